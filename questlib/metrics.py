@@ -1,0 +1,147 @@
+"""The competition's metric, and the protocol under which it is honest."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import rankdata
+
+from questlib.schema import RARE_TARGET, TARGETS
+
+FloatArray = npt.NDArray[np.float64]
+
+
+def spearman_by_target(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> FloatArray:
+    """Correlate the ranks of each column; equal values share their mean rank.
+
+    A constant target column cannot be ranked by anyone: its correlation is NaN. A constant prediction column ranks
+    nothing where there was something to rank: its correlation is 0.
+
+    Args:
+        predictions: Scores, shape (n_rows, n_targets); only their order within a column matters.
+        targets: Ratings, same shape.
+
+    Returns:
+        One correlation per column, in [-1, 1] or NaN, shape (n_targets,).
+
+    Raises:
+        ValueError: If the shapes differ or are not two-dimensional, there are fewer than two rows, or a value is NaN.
+
+    Source:
+        Google QUEST Q&A Labeling, evaluation page; checked against scipy.stats.spearmanr.
+    """
+    predicted, true = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    if predicted.shape != true.shape or predicted.ndim != 2:
+        raise ValueError(
+            "predictions and targets must share one shape (n_rows, n_targets), however: "
+            f"{predicted.shape=}, {true.shape=}"
+        )
+    if len(predicted) < 2:
+        raise ValueError(f"a rank correlation must have at least two rows, however: {len(predicted)=}")
+    for name, values in (("predictions", predicted), ("targets", true)):
+        if np.isnan(values).any():
+            columns = np.flatnonzero(np.isnan(values).any(axis=0)).tolist()
+            raise ValueError(f"{name} must not hold NaN, however: NaN in columns {columns}")
+    predicted_ranks, true_ranks = _centred_ranks(predicted), _centred_ranks(true)
+    true_norm = np.linalg.norm(true_ranks, axis=0)
+    predicted_norm = np.linalg.norm(predicted_ranks, axis=0)
+    covariance = np.einsum("rt,rt->t", predicted_ranks, true_ranks)
+    denominator = predicted_norm * true_norm
+    correlation = np.divide(covariance, denominator, out=np.zeros_like(covariance), where=denominator > 0)
+    return np.where(true_norm > 0, np.clip(correlation, -1.0, 1.0), np.nan)
+
+
+def _centred_ranks(values: FloatArray) -> FloatArray:
+    return rankdata(values, axis=0) - (len(values) + 1) / 2  # (n_rows, n_targets), exact multiples of 1/2
+
+
+def mean_spearman(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> float:
+    """Average the Spearman rank correlation over the target columns that can be ranked.
+
+    Args:
+        predictions: Scores, shape (n_rows, n_targets).
+        targets: Ratings, same shape.
+
+    Returns:
+        The mean over the columns whose targets are not constant, in [-1, 1]; higher is better.
+
+    Raises:
+        ValueError: As `spearman_by_target`, or if every target column is constant.
+    """
+    return _mean_defined(spearman_by_target(predictions, targets))
+
+
+def _mean_defined(by_target: FloatArray) -> float:
+    defined = by_target[~np.isnan(by_target)]
+    if not len(defined):
+        raise ValueError("at least one target column must vary, however: every column is constant")
+    return float(defined.mean())
+
+
+def one_row_per_question(questions: Sequence[object] | npt.NDArray, *, draws: int, seed: int) -> list[npt.NDArray]:
+    """Draw one random row of each question, several times, as the hidden test has one row per question.
+
+    Args:
+        questions: The question each row belongs to, shape (n_rows,).
+        draws: How many independent draws.
+        seed: Seeds all draws.
+
+    Returns:
+        One array of ascending row indices per draw, each of shape (n_questions,).
+
+    Raises:
+        ValueError: If there are no rows or draws is below 1.
+    """
+    _, question_index = np.unique(np.asarray(questions, dtype=str), return_inverse=True)
+    if not len(question_index) or draws < 1:
+        raise ValueError(f"there must be rows and draws, however: {len(question_index)=}, {draws=}")
+    generator = np.random.default_rng(seed)
+    drawn = []
+    for _ in range(draws):
+        order = generator.permutation(len(question_index))
+        _, first = np.unique(question_index[order], return_index=True)
+        drawn.append(np.sort(order[first]))
+    return drawn
+
+
+def score_predictions(
+    predictions: npt.ArrayLike,
+    targets: npt.ArrayLike,
+    *,
+    questions: Sequence[object] | npt.NDArray | None = None,
+    draws: int = 20,
+    seed: int = 0,
+) -> dict:
+    """Score the 30 columns as the project reports them.
+
+    Args:
+        predictions: Scores in submission order, shape (n_rows, 30).
+        targets: Ratings, same shape.
+        questions: The question of each row; scores one random row per question, averaged over draws. Without it all
+            rows are scored at once, which reads about 0.012 too high where questions repeat.
+        draws: Number of draws.
+        seed: Seeds the draws.
+
+    Returns:
+        `mean` of 30, `mean_without_rare` of the other 29, `by_target` (name to correlation or None), `n_rows` scored at
+        a time, `n_draws`.
+
+    Raises:
+        ValueError: As `spearman_by_target`.
+    """
+    predicted, true = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    drawn = [np.arange(len(true))] if questions is None else one_row_per_question(questions, draws=draws, seed=seed)
+    by_draw = np.stack([spearman_by_target(predicted[rows], true[rows]) for rows in drawn])  # (n_draws, n_targets)
+    common = np.array([name != RARE_TARGET for name in TARGETS])
+    defined = ~np.isnan(by_draw)
+    by_target = np.where(defined, by_draw, 0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
+    return {
+        "mean": float(np.mean([_mean_defined(row) for row in by_draw])),
+        "mean_without_rare": float(np.mean([_mean_defined(row[common]) for row in by_draw])),
+        "by_target": {
+            name: float(value) if seen else None
+            for name, value, seen in zip(TARGETS, by_target, defined.any(axis=0), strict=True)
+        },
+        "n_rows": len(drawn[0]),
+        "n_draws": len(drawn),
+    }
