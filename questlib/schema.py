@@ -36,7 +36,7 @@ ANSWER_TARGETS: tuple[str, ...] = (
 )
 TARGETS: tuple[str, ...] = QUESTION_TARGETS + ANSWER_TARGETS
 
-# NOTE[METRIC]: 11 of 6,079 rows are positive, so this one column moves the mean by luck; scores are shown without it too.
+# NOTE[METRIC]: 11 of 6,079 rows are positive: this column moves the mean by luck, so scores are shown without it too.
 RARE_TARGET = "question_type_spelling"
 
 ID = "qa_id"

@@ -1,0 +1,143 @@
+"""The command line: run the notebook, predict with a run folder, score predictions, check a submission."""
+
+import argparse
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+from questlib.data import question_of, read_table
+from questlib.metrics import score_predictions
+from questlib.schema import ID, QUESTION, RARE_TARGET, TARGETS
+from questlib.submission import check_submission
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        arguments: As on the command line; the process's own where None.
+
+    Returns:
+        0, or 1 after an error, which is told in one message on standard error.
+    """
+    parsed = _build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        parsed.command(parsed)
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        sys.stderr.write(f"questlib {parsed.name}: {error}\n")
+        return 1
+    return 0
+
+
+def _run(parsed: argparse.Namespace) -> None:
+    from questlib.run import run_notebook
+
+    overrides = {name: _read_value(value) for name, value in parsed.parameter}
+    run_notebook(parsed.notebook, profile=parsed.profile, data=parsed.data, out=parsed.out, overrides=overrides)
+
+
+def _read_value(text: str) -> Any:  # noqa: ANN401  whatever JSON holds
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text  # a bare word is a string
+
+
+def _predict(parsed: argparse.Namespace) -> None:
+    from questlib.artifacts import write_predictions
+    from questlib.inference import predict_table
+    from questlib.schema import INPUT_COLUMNS
+
+    table = read_table(parsed.table, columns=INPUT_COLUMNS)
+    predictions = predict_table(parsed.run_folder, table, cache_folder=parsed.cache)
+    write_predictions(parsed.out, predictions, ids=table[ID].to_numpy())
+
+
+def _score(parsed: argparse.Namespace) -> None:
+    extra = (QUESTION,) if parsed.one_row_per_question else ()
+    predicted = read_table(parsed.predictions, columns=(ID, *TARGETS)).set_index(ID)
+    truth = read_table(parsed.truth, columns=(ID, *TARGETS, *extra)).set_index(ID)
+    unknown = predicted.index.difference(truth.index)
+    if len(unknown):
+        raise ValueError(
+            f"{parsed.predictions} must hold only ids of {parsed.truth}, however {len(unknown)} are not there, "
+            f"such as {unknown[:3].tolist()}"
+        )
+    n_truth, truth = len(truth), truth.loc[predicted.index]
+    scores = score_predictions(
+        predicted[list(TARGETS)].to_numpy(dtype=float),
+        truth[list(TARGETS)].to_numpy(dtype=float),
+        questions=question_of(truth) if parsed.one_row_per_question else None,
+        draws=parsed.draws,
+        seed=parsed.seed,
+    )
+    if parsed.json:
+        print(json.dumps(scores, indent=1))
+        return
+    for name, value in scores["by_target"].items():
+        print(f"{name:40} {'undefined' if value is None else format(value, '9.4f')}")
+    print(f"{'mean of 30':40} {scores['mean']:9.4f}")
+    print(f"{'mean without ' + RARE_TARGET:40} {scores['mean_without_rare']:9.4f}")
+    protocol = f"one row per question, {scores['n_draws']} draws" if parsed.one_row_per_question else "all rows at once"
+    print(f"{len(truth)} of {n_truth} rows predicted, {scores['n_rows']} scored: {protocol}")
+
+
+def _check(parsed: argparse.Namespace) -> None:
+    sample = read_table(parsed.sample, columns=(ID, *TARGETS))
+    submission = read_table(parsed.submission, columns=(ID,))
+    try:
+        check_submission(submission, columns=list(sample.columns), ids=sample[ID].to_numpy())
+    except ValueError as error:
+        raise ValueError(f"{parsed.submission}: {error}") from error
+    print(f"{parsed.submission} is valid: {len(submission)} rows, {len(TARGETS)} targets in [0, 1], none constant")
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m questlib", description=__doc__)
+    commands = parser.add_subparsers(dest="name", required=True)
+
+    run = commands.add_parser("run", help="execute the notebook and write a run folder", description=_run_help())
+    run.add_argument("--data", help="folder with train.csv, test.csv and sample_submission.csv")
+    run.add_argument("--profile", default="sample", help="name of a YAML file in profiles/ beside the notebook")
+    run.add_argument("--out", type=Path, help="run folder, new or empty (runs/<time>-<profile>)")
+    run.add_argument("--notebook", type=Path, default=Path("notebooks/quest.ipynb"), help="notebook to execute")
+    run.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="override one parameter; the value is JSON or a bare word; may be repeated",
+    )  # fmt: skip
+    run.set_defaults(command=_run)
+
+    predict = commands.add_parser("predict", help="predict a table with a run folder")
+    predict.add_argument("run_folder", type=Path, help="what a run left behind")
+    predict.add_argument("table", type=Path, help="CSV with the input columns, such as test.csv")
+    predict.add_argument("out", type=Path, help="CSV to write")
+    predict.add_argument("--cache", type=Path, default=Path("/tmp/questlib"), help="folder for tokenised text")
+    predict.set_defaults(command=_predict)
+
+    score = commands.add_parser("score", help="score predictions against ratings")
+    score.add_argument("predictions", type=Path, help="CSV with qa_id and 30 targets")
+    score.add_argument("truth", type=Path, help="CSV with qa_id and 30 targets, and url for --one-row-per-question")
+    score.add_argument(
+        "--one-row-per-question", action="store_true", help="score one random row of each question, averaged over draws"
+    )
+    score.add_argument("--draws", type=int, default=20, help="number of draws")
+    score.add_argument("--seed", type=int, default=0, help="seed of the draws")
+    score.add_argument("--json", action="store_true", help="print JSON")
+    score.set_defaults(command=_score)
+
+    check = commands.add_parser("check", help="check a submission against the sample")
+    check.add_argument("submission", type=Path, help="CSV to check")
+    check.add_argument("sample", type=Path, help="sample_submission.csv")
+    check.set_defaults(command=_check)
+    return parser
+
+
+def _run_help() -> str:
+    return "Execute notebooks/quest.ipynb with papermill: live progress, then a run folder with report and submission."
+
+
+if __name__ == "__main__":
+    sys.exit(main())

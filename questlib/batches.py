@@ -1,0 +1,104 @@
+"""From tokenised rows to the tensors a model reads, rows of like length together."""
+
+from collections.abc import Iterator, Sequence
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+# Batches are cut from sorted stretches of this many batches: long enough for like lengths, short enough to shuffle.
+_BATCHES_PER_STRETCH = 50
+
+
+class QuestRows(Dataset):
+    """Rows of a table: passes from disk, metadata and, in training, targets.
+
+    Args:
+        passes: What `questlib.text.encode_passes` returns, for the whole table.
+        metadata: Shape (n_chosen, metadata_width).
+        targets: Ratings, shape (n_chosen, 30), or None.
+        rows: Which rows of `passes` are meant, shape (n_chosen,); all where None.
+    """
+
+    def __init__(
+        self,
+        passes: datasets.Dataset,
+        metadata: npt.NDArray[np.float32],
+        *,
+        targets: npt.NDArray | None = None,
+        rows: npt.NDArray[np.intp] | None = None,
+    ) -> None:
+        self.passes = passes if rows is None else passes.select(rows)
+        self.metadata = metadata
+        self.targets = None if targets is None else targets.astype(np.float32)
+        self.lengths = np.asarray(self.passes["length"], dtype=np.int64)
+        if not len(self.passes) == len(metadata) == len(metadata if targets is None else targets):
+            raise ValueError(f"passes, metadata and targets must agree, however: {len(self.passes)=}, {len(metadata)=}")
+
+    def __len__(self) -> int:
+        return len(self.passes)
+
+    def __getitem__(self, row: int) -> dict:
+        item = self.passes[int(row)] | {"metadata": self.metadata[row]}
+        return item if self.targets is None else item | {"labels": self.targets[row]}
+
+
+class PassCollator:
+    """Lay the passes of a batch of rows under one another, padded to the longest.
+
+    Args:
+        pad_token_id: The tokenizer's padding.
+    """
+
+    def __init__(self, *, pad_token_id: int) -> None:
+        self.pad_token_id = pad_token_id
+
+    def __call__(self, items: Sequence[dict]) -> dict[str, Tensor]:
+        """Build the arguments of `QuestModel.forward`."""
+        passes = [torch.tensor(ids) for item in items for ids in item["input_ids"]]
+        types = [torch.tensor(ids) for item in items for ids in item["token_type_ids"]]
+        counts = torch.tensor([len(item["input_ids"]) for item in items])
+        lengths = torch.tensor([len(ids) for ids in passes])
+        batch = {
+            # First, because the Trainer takes the batch size from the first tensor it meets.
+            "metadata": torch.from_numpy(np.stack([item["metadata"] for item in items])),
+            "input_ids": torch.nn.utils.rnn.pad_sequence(passes, batch_first=True, padding_value=self.pad_token_id),
+            "token_type_ids": torch.nn.utils.rnn.pad_sequence(types, batch_first=True),
+            "attention_mask": (torch.arange(int(lengths.max()))[None, :] < lengths[:, None]).long(),
+            "rows": torch.repeat_interleave(torch.arange(len(items)), counts),
+            "kinds": torch.tensor([kind for item in items for kind in item["kinds"]]),
+        }
+        if "labels" in items[0]:
+            batch["labels"] = torch.from_numpy(np.stack([item["labels"] for item in items]))
+        return batch
+
+
+class LengthBatchSampler(Sampler[list[int]]):
+    """Shuffle rows every epoch, yet put rows of like length into one batch, so that little is padded.
+
+    Args:
+        lengths: Tokens of each row, shape (n_rows,).
+        batch_size: Rows of a batch; the last may have fewer.
+        seed: Seeds the shuffle of every epoch.
+    """
+
+    def __init__(self, lengths: npt.NDArray[np.int64], *, batch_size: int, seed: int) -> None:
+        self.lengths = lengths
+        self.batch_size = batch_size
+        self._generator = np.random.default_rng(seed)
+
+    def __len__(self) -> int:
+        return -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = self._generator.permutation(len(self.lengths))
+        stretch = self.batch_size * _BATCHES_PER_STRETCH
+        batches = []
+        for start in range(0, len(order), stretch):
+            rows = order[start : start + stretch]
+            rows = rows[np.argsort(-self.lengths[rows], kind="stable")]
+            batches += [rows[at : at + self.batch_size].tolist() for at in range(0, len(rows), self.batch_size)]
+        yield from (batches[i] for i in self._generator.permutation(len(batches)))

@@ -1,0 +1,244 @@
+"""One recipe trained on several folds: each predicts the rows it never saw, and all predict the test together."""
+
+import logging
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+from transformers import AutoConfig, set_seed
+
+from questlib.artifacts import (
+    CONFIG,
+    HISTORY,
+    OUT_OF_FOLD,
+    SCORES,
+    TEST_PREDICTIONS,
+    TOKENIZER,
+    write_json,
+    write_predictions,
+)
+from questlib.batches import PassCollator, QuestRows
+from questlib.clock import Clock
+from questlib.config import refuse_outside
+from questlib.data import Tables, assign_folds, hold_out_questions, question_of
+from questlib.devices import pick_precision
+from questlib.inference import predict, save_fold
+from questlib.metadata import MetadataEncoder
+from questlib.metrics import score_predictions
+from questlib.model import QuestModel, longest_pass
+from questlib.schema import ID, TARGETS
+from questlib.text import TextLayout, encode_passes, load_tokenizer
+from questlib.training import Stage, TrainingSettings, fit_stages
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """All that decides what is trained; it is kept in the run folder.
+
+    Args:
+        layout: How text becomes passes.
+        metadata: Parameters of `MetadataEncoder`.
+        model: Options of `QuestModel.from_encoder`.
+        stages: What is trained, in order.
+        settings: What all stages share.
+        split: "question" or "random"; see `questlib.data.assign_folds`.
+        folds: Number of folds.
+        folds_to_train: How many of them, from the first on.
+        stop_share: Share of a training fold's questions to stop by, in [0, 0.5]; 0 trains every stage to its end.
+    """
+
+    layout: TextLayout
+    metadata: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
+    stages: list[Stage]
+    settings: TrainingSettings
+    split: str = "question"
+    folds: int = 5
+    folds_to_train: int = 1
+    stop_share: float = 0.1
+
+    def __post_init__(self) -> None:
+        refuse_outside(self.folds_to_train, low=1, high=self.folds, what="folds_to_train")
+        refuse_outside(self.stop_share, low=0, high=0.5, what="stop_share")
+
+    @property
+    def leaks(self) -> bool:
+        """Whether one question may stand on both sides of a split."""
+        return self.split == "random"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldPredictions:
+    """What the folds predicted.
+
+    Args:
+        out_of_fold: Predictions of rows by the fold that never saw them, shape (n_train, 30); NaN where no such fold
+            was trained.
+        fold_of_row: The fold that scores each row, shape (n_train,).
+        test: Predictions averaged over the trained folds, shape (n_test, 30).
+    """
+
+    out_of_fold: npt.NDArray[np.float64]
+    fold_of_row: npt.NDArray[np.intp]
+    test: npt.NDArray[np.float64]
+
+
+def train_folds(
+    tables: Tables, recipe: Recipe, *, encoder_folder: Path, run_folder: Path, cache_folder: Path, clock: Clock
+) -> FoldPredictions:
+    """Train the folds and predict, leaving weights, history, predictions and scores in the run folder.
+
+    Args:
+        tables: What `questlib.data.read_tables` returns.
+        recipe: What to train.
+        encoder_folder: The pretrained encoder.
+        run_folder: Takes config, history, fold folders, predictions and scores.
+        cache_folder: Holds tokenised text.
+        clock: Times the steps.
+
+    Returns:
+        Out-of-fold and test predictions.
+
+    Raises:
+        ValueError: If the layout's passes are longer than the encoder's positions reach.
+    """
+    limit = longest_pass(AutoConfig.from_pretrained(encoder_folder))
+    if recipe.layout.max_length > limit:
+        raise ValueError(
+            f"max_length must not exceed what the encoder reads, however: {recipe.layout.max_length=}, {limit=}"
+        )
+    questions = question_of(tables.train)
+    fold_of_row = assign_folds(questions, split=recipe.split, folds=recipe.folds, seed=recipe.settings.seed)
+    if recipe.leaks:
+        logger.warning("split=random leaks: a question stands on both sides, and the score reads too high")
+    write_json(run_folder / CONFIG, asdict(recipe))
+    tokenizer = load_tokenizer(encoder_folder)
+    tokenizer.save_pretrained(run_folder / TOKENIZER)
+    passes = [
+        encode_passes(frame, tokenizer, recipe.layout, cache_folder=cache_folder)
+        for frame in (tables.train, tables.test)
+    ]
+    clock.finish_step("tokenise")
+    out_of_fold = np.full((len(tables.train), len(TARGETS)), np.nan)
+    test_predictions, history = [], []
+    for fold in range(recipe.folds_to_train):
+        logger.info("fold %d of %d to train", fold + 1, recipe.folds_to_train)
+        scored, trained = np.flatnonzero(fold_of_row == fold), np.flatnonzero(fold_of_row != fold)
+        held_out = None
+        if recipe.stop_share:
+            trained, held_out = hold_out_questions(
+                trained, questions=questions, share=recipe.stop_share, seed=recipe.settings.seed + fold
+            )
+        data = _FoldData(tables=tables, passes=passes, trained=trained, held_out=held_out, scored=scored)
+        scored_predictions, fold_test_predictions, records = _train_fold(
+            data,
+            recipe,
+            seed=recipe.settings.seed + fold,
+            encoder_folder=encoder_folder,
+            pad_token_id=tokenizer.pad_token_id,
+            folder=run_folder / f"fold-{fold}",
+        )
+        out_of_fold[scored] = scored_predictions
+        test_predictions.append(fold_test_predictions)
+        history += [record | {"fold": fold} for record in records]
+        write_json(run_folder / HISTORY, history)
+        clock.finish_step(f"fold {fold}")
+    predictions = FoldPredictions(
+        out_of_fold=out_of_fold, fold_of_row=fold_of_row, test=np.mean(test_predictions, axis=0)
+    )
+    known = ~np.isnan(out_of_fold[:, 0])
+    ids = tables.train[ID].to_numpy()
+    write_predictions(run_folder / OUT_OF_FOLD, out_of_fold[known], ids=ids[known], folds=fold_of_row[known])
+    write_predictions(run_folder / TEST_PREDICTIONS, predictions.test, ids=tables.test[ID].to_numpy())
+    write_json(run_folder / SCORES, score_folds(predictions, tables, leaks=recipe.leaks))
+    return predictions
+
+
+@dataclass(frozen=True, kw_only=True)
+class _FoldData:
+    tables: Tables
+    passes: list[datasets.Dataset]  # of the training and the test table
+    trained: npt.NDArray[np.intp]
+    held_out: npt.NDArray[np.intp] | None
+    scored: npt.NDArray[np.intp]
+
+
+def _train_fold(
+    data: _FoldData,
+    recipe: Recipe,
+    *,
+    seed: int,
+    encoder_folder: Path,
+    pad_token_id: int,
+    folder: Path,
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[dict]]:
+    train_passes, test_passes = data.passes
+    encoder = MetadataEncoder(**recipe.metadata).fit(data.tables.train.iloc[data.trained])
+    metadata = encoder.transform(data.tables.train)
+    targets = data.tables.train[list(TARGETS)].to_numpy(dtype=np.float64)
+
+    def choose(rows: npt.NDArray[np.intp]) -> QuestRows:
+        return QuestRows(train_passes, metadata[rows], targets=targets[rows], rows=rows)
+
+    set_seed(seed)
+    model = QuestModel.from_encoder(
+        encoder_folder, n_kinds=recipe.layout.n_kinds, metadata_width=metadata.shape[1], **recipe.model
+    )
+    collator = PassCollator(pad_token_id=pad_token_id)
+    settings = replace(recipe.settings, seed=seed)
+    history = fit_stages(
+        model,
+        recipe.stages,
+        train_rows=choose(data.trained),
+        stop_rows=None if data.held_out is None else choose(data.held_out),
+        collator=collator,
+        settings=settings,
+        folder=folder,
+    )
+    save_fold(folder, model, encoder)
+    test_rows = QuestRows(test_passes, encoder.transform(data.tables.test))
+    precision = pick_precision(settings.precision, model.device)
+    scored_predictions, test_predictions = (
+        predict(model, rows, collator, batch_size=2 * settings.batch_size, precision=precision)
+        for rows in (choose(data.scored), test_rows)
+    )
+    return scored_predictions, test_predictions, history
+
+
+def score_folds(predictions: FoldPredictions, tables: Tables, *, leaks: bool) -> dict:
+    """Score out-of-fold predictions as `scores.json` keeps them.
+
+    Args:
+        predictions: What the folds predicted.
+        tables: Gives targets and questions.
+        leaks: Whether the split leaks; said in the protocol.
+
+    Returns:
+        `protocol`, `leaks`, and under `raw` the score of one row per question, that of all rows, and each fold's.
+    """
+    known = ~np.isnan(predictions.out_of_fold[:, 0])
+    predicted, questions = predictions.out_of_fold[known], question_of(tables.train)[known]
+    targets = tables.train.loc[known, list(TARGETS)].to_numpy(dtype=np.float64)
+    folds = predictions.fold_of_row[known]
+    by_fold = [
+        {"fold": int(fold)}
+        | score_predictions(predicted[folds == fold], targets[folds == fold], questions=questions[folds == fold])
+        for fold in np.unique(folds)
+    ]
+    split = "rows split at random, which LEAKS: the score reads too high" if leaks else "folds grouped by question"
+    return {
+        "protocol": f"out of fold, {split}; one random row per question, averaged over draws",
+        "leaks": leaks,
+        "raw": {
+            "one_row_per_question": score_predictions(predicted, targets, questions=questions),
+            "all_rows": score_predictions(predicted, targets),
+            "by_fold": [
+                {name: fold[name] for name in ("fold", "mean", "mean_without_rare", "n_rows")} for fold in by_fold
+            ],
+        },
+    }

@@ -1,0 +1,100 @@
+"""Predicting: a model over rows, and a run folder over any table."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+
+from questlib.artifacts import CONFIG, METADATA, TOKENIZER, read_json
+from questlib.batches import PassCollator, QuestRows
+from questlib.data import fill_nulls
+from questlib.devices import pick_device, pick_precision
+from questlib.metadata import MetadataEncoder
+from questlib.model import QuestModel
+from questlib.schema import TARGETS
+from questlib.text import TextLayout, encode_passes, load_tokenizer
+
+_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def predict(
+    model: QuestModel, rows: QuestRows, collator: PassCollator, *, batch_size: int, precision: str
+) -> npt.NDArray[np.float64]:
+    """Predict ratings, longest rows first so that little is padded and too little memory shows at once.
+
+    Args:
+        model: On the device it shall run on.
+        rows: What to predict.
+        collator: Builds the batches.
+        batch_size: Rows at a time.
+        precision: "bf16", "fp16" or "fp32".
+
+    Returns:
+        In (0, 1), in the order of the rows, shape (n_rows, 30).
+    """
+    order = np.argsort(-rows.lengths, kind="stable")
+    predictions = np.empty((len(rows), len(TARGETS)))
+    was_training = model.training
+    model.eval()
+    with (
+        torch.inference_mode(),
+        torch.autocast(model.device.type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES),
+    ):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = collator([rows[row] for row in chosen])
+            batch.pop("labels", None)
+            logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits
+            predictions[chosen] = torch.sigmoid(logits.double()).cpu().numpy()
+    model.train(was_training)
+    return predictions
+
+
+def save_fold(folder: Path, model: QuestModel, encoder: MetadataEncoder) -> None:
+    """Save what a fold alone knows: weights as safetensors and the metadata encoder's state as JSON.
+
+    Args:
+        folder: The fold's folder in the run folder; the tokenizer lies beside it.
+        model: The trained model.
+        encoder: Fitted on the fold.
+    """
+    model.save_pretrained(folder)
+    (folder / METADATA).write_text(encoder.to_json(), encoding="utf-8")
+
+
+def predict_table(
+    run_folder: Path, frame: pd.DataFrame, *, cache_folder: Path, batch_size: int = 16
+) -> npt.NDArray[np.float64]:
+    """Predict any table with a run folder alone, averaged over its folds.
+
+    Args:
+        run_folder: What a run left behind.
+        frame: A table with the input columns; nulls are filled on a copy.
+        cache_folder: Holds tokenised text.
+        batch_size: Rows at a time.
+
+    Returns:
+        In (0, 1), shape (n_rows, 30).
+
+    Raises:
+        FileNotFoundError: If the folder holds no trained fold.
+    """
+    folders = sorted(path.parent for path in run_folder.glob(f"fold-*/{METADATA}"))
+    if not folders:
+        raise FileNotFoundError(f"{run_folder} must hold a trained fold (fold-*/{METADATA}), however it holds none")
+    recipe = read_json(run_folder / CONFIG)
+    frame = fill_nulls(frame)
+    tokenizer = load_tokenizer(run_folder / TOKENIZER)
+    passes = encode_passes(frame, tokenizer, TextLayout(**recipe["layout"]), cache_folder=cache_folder)
+    collator = PassCollator(pad_token_id=tokenizer.pad_token_id)
+    device = pick_device()
+    precision = pick_precision(recipe["settings"]["precision"], device)
+    predictions = []
+    for folder in folders:
+        encoder = MetadataEncoder.from_json((folder / METADATA).read_text(encoding="utf-8"))
+        model = QuestModel.from_pretrained(folder).to(device)
+        rows = QuestRows(passes, encoder.transform(frame))
+        predictions.append(predict(model, rows, collator, batch_size=batch_size, precision=precision))
+    return np.mean(predictions, axis=0)

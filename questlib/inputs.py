@@ -1,0 +1,46 @@
+"""Where a named input lies: a local folder, or a folder attached to a Kaggle kernel in either mount layout."""
+
+from pathlib import Path
+
+MOUNT = Path("/kaggle/input")
+# Both layouts are live: <slug> alone, and <kind>/<owner>/<slug>. Models carry framework, variation and version below.
+_PATTERNS = (
+    "{slug}",
+    "competitions/{slug}",
+    "datasets/*/{slug}",
+    "models/*/{slug}",
+    "notebooks/*/{slug}",
+    "m/*/{slug}",
+)
+# A model's files lie four folders below its name at most, one deeper where the upload kept its own top folder.
+_MAX_DEPTH = 4
+
+
+def find_folder(name: str, *, marker: str) -> Path | None:
+    """Find the folder that holds a marker file.
+
+    Args:
+        name: A path, or the slug of an attached competition, dataset or model.
+        marker: A file name that the wanted folder holds, such as config.json.
+
+    Returns:
+        The folder itself or, below an attached one, the first that holds the marker within four levels; None where
+        nothing matches. Only what matches the name is walked: a large mount beside it costs nothing.
+    """
+    local = Path(name).expanduser()
+    attached = (folder for pattern in _PATTERNS for folder in sorted(MOUNT.glob(pattern.format(slug=name))))
+    if local.is_absolute() or name.startswith("."):  # a glob pattern must be relative, and a path is never a slug
+        attached = iter(())
+    for folder in (local, *attached):
+        for depth in range(_MAX_DEPTH + 1 if folder != local else 1):
+            for found in sorted(folder.glob("*/" * depth + marker)):
+                return found.parent
+    return None
+
+
+def describe_mounts() -> str:
+    """Name what is attached, for an error message: at most twenty folders, two levels deep."""
+    if not MOUNT.is_dir():
+        return f"no {MOUNT} here"
+    folders = sorted(str(path.relative_to(MOUNT)) for path in (*MOUNT.glob("*"), *MOUNT.glob("*/*/*")) if path.is_dir())
+    return f"attached under {MOUNT}: {', '.join(folders[:20]) or 'nothing'}"

@@ -1,0 +1,121 @@
+"""What goes round the transformer: category, host and text statistics as numbers."""
+
+import json
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+
+from questlib.schema import TEXT_COLUMNS
+
+_STATISTICS = {
+    "characters": lambda text: np.log1p(text.str.len()),
+    "lines": lambda text: np.log1p(text.str.count("\n")),
+    "question_marks": lambda text: np.log1p(text.str.count(r"\?")),
+    "digits": lambda text: text.str.count(r"\d") / text.str.len().clip(lower=1),
+    "symbols": lambda text: text.str.count(r"[{}();=<>\\$]") / text.str.len().clip(lower=1),
+}
+
+
+class MetadataEncoder(TransformerMixin, BaseEstimator):
+    """Encode category and host one-hot, and text statistics where asked for.
+
+    Fit it on the training fold only. A category not seen there is a block of zeros; a host outside the most frequent
+    ones is "Others".
+
+    Args:
+        n_hosts: How many hosts have a column of their own.
+        use_text_statistics: Adds standardised lengths and shares of digits, symbols and question marks.
+
+    Attributes:
+        categories_: Sorted categories of the fold.
+        hosts_: Sorted names of its most frequent hosts.
+        feature_names_: One name per column, in order.
+        means_: Mean of each text statistic, shape (n_statistics,).
+        scales_: Standard deviation of each, 1 where it is 0.
+
+    Example:
+        >>> frame = pd.DataFrame({"category": ["SCIENCE", "CULTURE"], "host": ["a.org", "a.org"]})
+        >>> MetadataEncoder(n_hosts=1).fit_transform(frame).tolist()
+        [[0.0, 1.0, 1.0, 0.0], [1.0, 0.0, 1.0, 0.0]]
+    """
+
+    def __init__(self, *, n_hosts: int = 10, use_text_statistics: bool = False) -> None:
+        self.n_hosts = n_hosts
+        self.use_text_statistics = use_text_statistics
+
+    def fit(self, frame: pd.DataFrame, targets: None = None) -> Self:
+        """Learn the categories, the most frequent hosts (ties by name) and the scale of the statistics.
+
+        Args:
+            frame: Rows of the training fold with nulls filled.
+            targets: Ignored.
+
+        Returns:
+            The encoder.
+
+        Raises:
+            ValueError: If n_hosts is negative or there are no rows.
+        """
+        if self.n_hosts < 0 or frame.empty:
+            raise ValueError(
+                f"n_hosts must not be negative and there must be rows, however: {self.n_hosts=}, {len(frame)=}"
+            )
+        self.categories_ = sorted(frame["category"].unique())
+        by_count = sorted(frame["host"].value_counts().items(), key=lambda item: (-item[1], item[0]))
+        self.hosts_ = sorted(host for host, _ in by_count[: self.n_hosts])
+        statistics = self._statistics(frame)
+        self.means_, scales = statistics.mean(axis=0), statistics.std(axis=0)
+        self.scales_ = np.where(scales > 0, scales, 1.0)
+        names = (
+            [f"{column}_{name}" for column in TEXT_COLUMNS for name in _STATISTICS] if self.use_text_statistics else []
+        )
+        hosts = [f"host={name}" for name in self.hosts_]
+        self.feature_names_ = [f"category={name}" for name in self.categories_] + hosts + ["host=Others", *names]
+        return self
+
+    def transform(self, frame: pd.DataFrame) -> npt.NDArray[np.float32]:
+        """Encode rows.
+
+        Args:
+            frame: Any table with nulls filled.
+
+        Returns:
+            Shape (n_rows, n_features): zeros and ones, then text statistics in standard deviations from the mean.
+
+        Raises:
+            sklearn.exceptions.NotFittedError: If `fit` has not been called.
+        """
+        check_is_fitted(self)
+        category = frame["category"].to_numpy()[:, None] == np.array(self.categories_, dtype=object)[None, :]
+        host = frame["host"].to_numpy()[:, None] == np.array(self.hosts_, dtype=object)[None, :]
+        others = ~host.any(axis=1, keepdims=True)
+        statistics = (self._statistics(frame) - self.means_) / self.scales_
+        return np.hstack([category, host, others, statistics]).astype(np.float32)  # (n_rows, n_features)
+
+    def _statistics(self, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
+        if not self.use_text_statistics:
+            return np.empty((len(frame), 0))
+        columns = [measure(frame[column]) for column in TEXT_COLUMNS for measure in _STATISTICS.values()]
+        return np.column_stack(columns).astype(np.float64)
+
+    def to_json(self) -> str:
+        """Write parameters and learned state as JSON."""
+        check_is_fitted(self)
+        state = {name: getattr(self, name) for name in ("categories_", "hosts_", "feature_names_")}
+        arrays = {name: getattr(self, name).tolist() for name in ("means_", "scales_")}
+        return json.dumps({"parameters": self.get_params(), "state": state, "arrays": arrays}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what `to_json` wrote."""
+        stored = json.loads(text)
+        encoder = cls(**stored["parameters"])
+        for name, value in stored["state"].items():
+            setattr(encoder, name, value)
+        for name, value in stored["arrays"].items():
+            setattr(encoder, name, np.array(value, dtype=np.float64))
+        return encoder

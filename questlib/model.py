@@ -1,0 +1,279 @@
+"""The model: passes through one shared body, pooled, joined by metadata that skipped the body, read by a head."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.utils import ModelOutput
+
+from questlib.config import refuse_outside, refuse_unknown
+from questlib.losses import binary_cross_entropy, weight_targets
+from questlib.pooling import ClsMeanPooling, ClsPooling, LayerMix, MeanPooling, RecurrentPooling, average_passes
+from questlib.schema import QUESTION_TARGETS, TARGETS
+
+_POOLINGS: dict[str, type[nn.Module]] = {"cls": ClsPooling, "mean": MeanPooling, "cls_mean": ClsMeanPooling}
+_CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
+HEADS: tuple[str, ...] = ("linear", "hidden", *_CELLS)
+# Families count positions from the padding's id on, so two positions of their table are never used.
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
+# Facts about where the encoder was loaded from, which a run folder that travels must not carry.
+_NOT_KEPT = ("_name_or_path", "transformers_version", "dtype")
+
+
+class QuestConfig(PretrainedConfig):
+    """Everything needed to build a `QuestModel` without its encoder's folder.
+
+    Args:
+        body: The encoder's own configuration, `model_type` included.
+        n_kinds: Kinds of passes per row: 1 for a joint layout, 2 for a pair.
+        metadata_width: Columns of the metadata.
+        pooling: "cls", "mean" or "cls_mean".
+        n_mixed_layers: How many of the body's last layers are mixed.
+        head: "linear"; "hidden" adds a ReLU layer; "gru" and "lstm" read the token states in place of the pooling.
+        hidden_width: Width of the hidden layer or of the recurrent reading.
+        head_dropout: Dropout in the head, in [0, 1).
+        use_split_head: Gives question and answer targets a head each instead of sharing one.
+        target_weights: Weight in the loss by target name; others weigh 1.
+    """
+
+    model_type = "quest"
+
+    def __init__(
+        self,
+        *,
+        body: dict[str, Any] | None = None,
+        n_kinds: int = 1,
+        metadata_width: int = 0,
+        pooling: str = "cls",
+        n_mixed_layers: int = 1,
+        head: str = "linear",
+        hidden_width: int = 256,
+        head_dropout: float = 0.1,
+        use_split_head: bool = False,
+        target_weights: dict[str, float] | None = None,
+        **kwargs: Any,  # noqa: ANN401  transformers hands its own fields through
+    ) -> None:
+        refuse_unknown([pooling], known=_POOLINGS, what="pooling")
+        refuse_unknown([head], known=HEADS, what="head")
+        refuse_outside(head_dropout, low=0, high=0.99, what="head_dropout")
+        refuse_outside(hidden_width, low=2, high=8192, what="hidden_width")
+        refuse_outside(n_mixed_layers, low=1, high=64, what="n_mixed_layers")
+        self.body = body or {}
+        self.n_kinds = n_kinds
+        self.metadata_width = metadata_width
+        self.pooling = pooling
+        self.n_mixed_layers = n_mixed_layers
+        self.head = head
+        self.hidden_width = hidden_width
+        self.head_dropout = head_dropout
+        self.use_split_head = use_split_head
+        self.target_weights = target_weights or {}
+        super().__init__(**kwargs)
+
+
+@dataclass
+class QuestOutput(ModelOutput):
+    """The loss, where targets were given, and logits of shape (batch_size, n_targets)."""
+
+    loss: Tensor | None = None
+    logits: Tensor | None = None
+
+
+class QuestHead(nn.Module):
+    """Everything past the body: layer mix, pooling, the metadata skip connection, and the logits.
+
+    NOTE[WIDE & DEEP]: arXiv 1606.07792 trains a linear model beside a deep one; here the metadata joins the pooled text
+    and both go through the same layers, so a hidden head can let them interact.
+
+    Args:
+        config: Says what the head is made of.
+        body_width: Width of a token's state.
+    """
+
+    def __init__(self, config: QuestConfig, *, body_width: int) -> None:
+        super().__init__()
+        self.n_kinds = config.n_kinds
+        self.mix = LayerMix(n_layers=config.n_mixed_layers)
+        if config.head in _CELLS:
+            self.pooling: nn.Module = RecurrentPooling(
+                body_width=body_width, cell=_CELLS[config.head], hidden_width=config.hidden_width
+            )
+        else:
+            self.pooling = _POOLINGS[config.pooling](body_width=body_width)
+        width = config.n_kinds * int(self.pooling.output_width) + config.metadata_width
+        n_outputs = 2 if config.use_split_head else 1
+        self.outputs = nn.ModuleList(_build_output(config, width=width) for _ in range(n_outputs))
+
+    def forward(
+        self, layers: tuple[Tensor, ...], mask: Tensor, rows: Tensor, kinds: Tensor, metadata: Tensor
+    ) -> Tensor:
+        """Read the body's layers.
+
+        Args:
+            layers: States of the body's layers, each (n_passes, n_tokens, body_width).
+            mask: 1 where a token is not padding, (n_passes, n_tokens).
+            rows: The batch's row that each pass belongs to, (n_passes,).
+            kinds: The kind of each pass, (n_passes,).
+            metadata: (batch_size, metadata_width).
+
+        Returns:
+            Logits, (batch_size, n_targets).
+        """
+        vectors = self.pooling(self.mix(layers), mask)  # (n_passes, output_width)
+        texts = average_passes(vectors, rows, kinds, n_rows=len(metadata), n_kinds=self.n_kinds)
+        answer_view = torch.cat([texts.flatten(1), metadata], dim=-1)
+        if self.n_kinds == len(self.outputs) == 1:
+            return self.outputs[0](answer_view)
+        # Question targets read the first pass only. One shared head sees zeros in the place of the others.
+        question_texts = torch.cat([texts[:, :1], torch.zeros_like(texts[:, 1:])], dim=1)
+        question_view = torch.cat([question_texts.flatten(1), metadata], dim=-1)
+        n_question = len(QUESTION_TARGETS)
+        question_logits, answer_logits = self.outputs[0](question_view), self.outputs[-1](answer_view)
+        return torch.cat([question_logits[:, :n_question], answer_logits[:, n_question:]], dim=-1)
+
+
+def _build_output(config: QuestConfig, *, width: int) -> nn.Module:
+    if config.head != "hidden":
+        return nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(width, len(TARGETS)))
+    return nn.Sequential(
+        nn.Linear(width, config.hidden_width),
+        nn.ReLU(),
+        nn.Dropout(config.head_dropout),
+        nn.Linear(config.hidden_width, len(TARGETS)),
+    )
+
+
+class QuestModel(PreTrainedModel):
+    """An encoder's body, shared by all passes of a row, and a head for the 30 targets.
+
+    `save_pretrained` and `from_pretrained` keep both; `from_encoder` begins with a pretrained body and a new head.
+
+    Args:
+        config: Says what the model is made of.
+    """
+
+    config_class = QuestConfig
+    base_model_prefix = "body"
+    main_input_name = "input_ids"
+    _supports_sdpa = True
+    _supports_flash_attn = True
+
+    def __init__(self, config: QuestConfig) -> None:
+        super().__init__(config)
+        body_config = AutoConfig.for_model(**config.body)
+        if config.n_mixed_layers > body_config.num_hidden_layers + 1:
+            raise ValueError(
+                "n_mixed_layers must not exceed the body's layers and its embedding, however: "
+                f"{config.n_mixed_layers=}, {body_config.num_hidden_layers=}"
+            )
+        self.body = _without_pooler(AutoModel.from_config(body_config))
+        self.head = QuestHead(config, body_width=body_config.hidden_size)
+        self._target_weights = weight_targets(config.target_weights)
+        self.post_init()
+
+    @classmethod
+    def from_encoder(cls, folder: Path, *, attention_dropout: float | None = None, **options: Any) -> Self:  # noqa: ANN401
+        """Begin with a pretrained body and a new head.
+
+        Args:
+            folder: An encoder's folder in transformers' format, weights as safetensors.
+            attention_dropout: Replaces the encoder's own; 0 keeps attention on its fused kernels. None keeps it.
+            options: The fields of `QuestConfig` but `body`.
+
+        Returns:
+            The model in 32-bit floats.
+
+        Raises:
+            ValueError: If an option is unknown or out of range, or the folder holds no encoder.
+        """
+        body_config = AutoConfig.from_pretrained(folder)
+        for name in ("attention_probs_dropout_prob", "attention_dropout"):  # families name it differently
+            if attention_dropout is not None and hasattr(body_config, name):
+                setattr(body_config, name, attention_dropout)
+        body = {name: value for name, value in body_config.to_diff_dict().items() if name not in _NOT_KEPT}
+        model = cls(QuestConfig(body=body, **options))
+        # Some encoders are published in 16 bits; weights are trained in 32 and computed in what the device does best.
+        model.body = _without_pooler(
+            AutoModel.from_pretrained(folder, config=body_config, dtype=torch.float32, use_safetensors=True)
+        )
+        return model
+
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set training mode; a frozen body stays as it predicts, without dropout."""
+        super().train(mode)
+        if not any(parameter.requires_grad for parameter in self.body.parameters()):
+            self.body.eval()
+        return self
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor,
+        rows: Tensor,
+        kinds: Tensor,
+        metadata: Tensor,
+        labels: Tensor | None = None,
+    ) -> QuestOutput:
+        """Predict a batch.
+
+        Args:
+            input_ids: Token ids of all passes of the batch, (n_passes, n_tokens).
+            attention_mask: 1 where a token is not padding, same shape.
+            token_type_ids: 1 in the last part of a pass, same shape; given to bodies that know two types.
+            rows: The batch's row that each pass belongs to, (n_passes,).
+            kinds: The kind of each pass, (n_passes,).
+            metadata: (batch_size, metadata_width).
+            labels: Ratings in [0, 1], (batch_size, n_targets).
+
+        Returns:
+            Logits and, with labels, the loss.
+        """
+        types = {"token_type_ids": token_type_ids} if getattr(self.body.config, "type_vocab_size", 0) > 1 else {}
+        outputs = self.body(
+            input_ids=input_ids,
+            attention_mask=attention_mask,
+            output_hidden_states=self.config.n_mixed_layers > 1,
+            **types,
+        )
+        layers = outputs.hidden_states if self.config.n_mixed_layers > 1 else (outputs.last_hidden_state,)
+        # Logits in 16 bits would tie rows that differ, and the score is about ranks.
+        with torch.autocast(input_ids.device.type, enabled=False):
+            logits = self.head(tuple(layer.float() for layer in layers), attention_mask, rows, kinds, metadata.float())
+            loss = None if labels is None else self._loss(logits, labels)
+        return QuestOutput(loss=loss, logits=logits)
+
+    def _loss(self, logits: Tensor, labels: Tensor) -> Tensor:
+        return binary_cross_entropy(logits, labels.float(), logits.new_tensor(self._target_weights))
+
+
+def _without_pooler(body: nn.Module) -> nn.Module:
+    if getattr(body, "pooler", None) is not None:
+        body.pooler = None  # type: ignore[assignment]  trained on another task, and never read here
+    return body
+
+
+def longest_pass(body_config: PretrainedConfig) -> int:
+    """Tell how many tokens a body's positions reach.
+
+    Args:
+        body_config: The encoder's configuration.
+
+    Returns:
+        The greatest `max_length`; very large where positions are relative.
+    """
+    positions = getattr(body_config, "max_position_embeddings", None)
+    if positions is None or not getattr(body_config, "position_biased_input", True):
+        return 1_000_000
+    if body_config.model_type in _OFFSET_POSITIONS:
+        return positions - (body_config.pad_token_id or 0) - 1
+    return positions

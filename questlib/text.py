@@ -1,0 +1,270 @@
+"""Title, body and answer become one or more passes of token ids through one shared body."""
+
+import hashlib
+import logging
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pyarrow as pa
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from questlib.artifacts import written_whole
+from questlib.config import refuse_outside, refuse_unknown
+from questlib.schema import TEXT_COLUMNS
+
+logger = logging.getLogger(__name__)
+
+# What each pass of a layout is made of. A pass's kind is its place in this tuple.
+LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
+    "joint": (TEXT_COLUMNS,),
+    "pair": (("question_title", "question_body"), ("question_title", "answer")),
+}
+_ROWS_AT_A_TIME = 1_000
+_CACHE_FORMAT = "1"  # raised when the same text and layout begin to give other tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextLayout:
+    """How a row's text becomes passes.
+
+    Args:
+        layout: "joint" puts title, body and answer in one pass; "pair" makes (title, body) and (title, answer).
+        separator: "special" puts the tokenizer's separator between the parts; "space" joins them to one text first.
+        max_length: Most tokens of a pass, special ones included.
+        title_tokens: Budget of the title.
+        body_share: Share of the rest that a joint pass gives to the body, in [0, 1]; the answer has what remains. A
+            budget that a part does not need goes to the others.
+        head_share: Share of a truncated part that is taken from its head, in [0, 1]; 1 cuts the tail off.
+        stride: Tokens that overlapping windows share; 0 truncates instead. Windows are passes of their own, averaged.
+        max_windows: Most windows of a pass.
+    """
+
+    layout: str
+    separator: str = "special"
+    max_length: int
+    title_tokens: int = 30
+    body_share: float = 0.5
+    head_share: float = 1.0
+    stride: int = 0
+    max_windows: int = 4
+
+    def __post_init__(self) -> None:
+        refuse_unknown([self.layout], known=LAYOUTS, what="layout")
+        refuse_unknown([self.separator], known=("special", "space"), what="separator")
+        refuse_outside(self.max_length, low=8, high=8192, what="max_length")
+        refuse_outside(self.title_tokens, low=1, high=self.max_length, what="title_tokens")
+        refuse_outside(self.body_share, low=0, high=1, what="body_share")
+        refuse_outside(self.head_share, low=0, high=1, what="head_share")
+        refuse_outside(self.stride, low=0, high=self.max_length // 2, what="stride")
+        refuse_outside(self.max_windows, low=1, high=64, what="max_windows")
+
+    @property
+    def n_kinds(self) -> int:
+        """How many kinds of passes a row has."""
+        return len(LAYOUTS[self.layout])
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpecialTokens:
+    """The special tokens a tokenizer puts before, between and after two texts, as ids."""
+
+    prefix: list[int]
+    middle: list[int]
+    suffix: list[int]
+
+    @property
+    def n_outer(self) -> int:
+        """How many stand before and after, whatever the number of parts."""
+        return len(self.prefix) + len(self.suffix)
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+    """Load an encoder's tokenizer from its folder.
+
+    Args:
+        folder: A folder with the tokenizer's files.
+
+    Returns:
+        A tokenizer of the fast kind.
+
+    Raises:
+        ValueError: If there is none of that kind.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not tokenizer.is_fast:
+        raise ValueError(
+            f"the tokenizer in {folder} must be a fast one, however: {type(tokenizer)}; add tokenizer.json"
+        )
+    return tokenizer
+
+
+def joint_lengths(frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
+    """Count the tokens of title, body and answer as one text, special tokens included.
+
+    Args:
+        frame: A table with nulls filled.
+        tokenizer: Counts the tokens.
+
+    Returns:
+        Token counts, shape (n_rows,).
+    """
+    outer = tokenizer.num_special_tokens_to_add()
+    counts = [
+        len(ids) + outer
+        for start in range(0, len(frame), _ROWS_AT_A_TIME)
+        for ids in _tokenize(_join(frame.iloc[start : start + _ROWS_AT_A_TIME], TEXT_COLUMNS), tokenizer)
+    ]
+    return np.array(counts, dtype=np.int64)
+
+
+def token_coverage(lengths: npt.NDArray, *, limits: tuple[int, ...] = (128, 256, 512)) -> dict[int, float]:
+    """Give the share of rows whose text fits each limit.
+
+    Args:
+        lengths: Tokens per row, shape (n_rows,).
+        limits: Numbers of tokens.
+
+    Returns:
+        A share in [0, 1] for each limit.
+    """
+    return {limit: float(np.mean(lengths <= limit)) for limit in limits}
+
+
+def encode_passes(
+    frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, layout: TextLayout, *, cache_folder: Path
+) -> datasets.Dataset:
+    """Tokenise a table into passes, kept on disk and memory-mapped.
+
+    Args:
+        frame: A table with nulls filled.
+        tokenizer: The encoder's tokenizer.
+        layout: How text becomes passes.
+        cache_folder: Holds one Arrow file per distinct text, tokenizer and layout; found again when all are the same.
+
+    Returns:
+        One row per row of the frame: `input_ids` and `token_type_ids` (a list per pass), `kinds` (one per pass) and
+        `length` (tokens of all passes).
+    """
+    key = hashlib.sha256(_CACHE_FORMAT.encode())
+    key.update(pd.util.hash_pandas_object(frame[list(TEXT_COLUMNS)], index=False).to_numpy().tobytes())
+    key.update(tokenizer.backend_tokenizer.to_str().encode())
+    key.update(repr(sorted(asdict(layout).items())).encode())
+    path = cache_folder / f"passes-{key.hexdigest()[:32]}.arrow"
+    if not path.exists():
+        with written_whole(path) as temporary:
+            _write_passes(temporary, frame, tokenizer, layout)
+    return datasets.Dataset.from_file(str(path))
+
+
+_SCHEMA = pa.schema(
+    {
+        "input_ids": pa.list_(pa.list_(pa.int32())),
+        "token_type_ids": pa.list_(pa.list_(pa.int8())),
+        "kinds": pa.list_(pa.int8()),
+        "length": pa.int32(),
+    }
+)
+
+
+def _write_passes(path: Path, frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, layout: TextLayout) -> None:
+    special = find_special_tokens(tokenizer)
+    with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_stream(sink, _SCHEMA) as writer:
+        for start in range(0, len(frame), _ROWS_AT_A_TIME):
+            part = frame.iloc[start : start + _ROWS_AT_A_TIME]
+            rows = _encode_rows(part, tokenizer, layout, special)
+            writer.write_batch(pa.RecordBatch.from_pylist(rows, schema=_SCHEMA))
+            logger.info("tokenised %d of %d rows", start + len(part), len(frame))
+
+
+def _encode_rows(
+    frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, layout: TextLayout, special: SpecialTokens
+) -> list[dict]:
+    rows: list[dict] = [{"input_ids": [], "token_type_ids": [], "kinds": [], "length": 0} for _ in range(len(frame))]
+    for kind, columns in enumerate(LAYOUTS[layout.layout]):
+        texts = [_join(frame, columns)] if layout.separator == "space" else [frame[name].tolist() for name in columns]
+        tokens = [_tokenize(column, tokenizer) for column in texts]
+        for row, parts in zip(rows, zip(*tokens, strict=True), strict=True):
+            for ids, types in build_passes(list(parts), layout, special):
+                row["input_ids"].append(ids)
+                row["token_type_ids"].append(types)
+                row["kinds"].append(kind)
+                row["length"] += len(ids)
+    return rows
+
+
+def _join(frame: pd.DataFrame, columns: tuple[str, ...]) -> list[str]:
+    return frame[list(columns)].agg(" ".join, axis=1).tolist()
+
+
+def _tokenize(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
+    # verbose=False: a text longer than the body can read is cut below, so the tokenizer's warning would mislead.
+    return tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+
+
+def find_special_tokens(tokenizer: PreTrainedTokenizerFast) -> SpecialTokens:
+    """Ask a tokenizer what it puts round two known texts, because families differ: one separator, or two."""
+    first, second = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "b"))
+    both = tokenizer("a", "b")["input_ids"]
+    start = next(i for i in range(len(both)) if both[i : i + len(first)] == first)
+    after = start + len(first)
+    end = next(i for i in range(len(both) - len(second), -1, -1) if both[i : i + len(second)] == second)
+    return SpecialTokens(prefix=both[:start], middle=both[after:end], suffix=both[end + len(second) :])
+
+
+def build_passes(
+    parts: list[list[int]], layout: TextLayout, special: SpecialTokens
+) -> list[tuple[list[int], list[int]]]:
+    """Put the parts of one pass together, cut to length or spread over windows.
+
+    Args:
+        parts: Token ids of each part, without special tokens.
+        layout: The budgets.
+        special: The tokenizer's special tokens.
+
+    Returns:
+        Token ids and token types of each pass, at most `max_length` long. The last part's type is 1 where there are
+        several parts.
+    """
+    budget = layout.max_length - special.n_outer - len(special.middle) * (len(parts) - 1)
+    if not layout.stride:
+        limits = _share_budget([len(part) for part in parts], budget, layout)
+        parts = [_cut(part, limit, layout.head_share) for part, limit in zip(parts, limits, strict=True)]
+    ids, types = list(parts[0]), [0] * len(parts[0])
+    for number, part in enumerate(parts[1:], start=1):
+        ids += special.middle + part
+        types += [0] * len(special.middle) + [int(number == len(parts) - 1)] * len(part)
+    room = layout.max_length - special.n_outer
+    step = room - layout.stride
+    n_windows = min(layout.max_windows, 1 + max(0, -(-(len(ids) - room) // step)))
+    return [
+        (
+            special.prefix + ids[start : start + room] + special.suffix,
+            [0] * len(special.prefix) + types[start : start + room] + [types[-1] if types else 0] * len(special.suffix),
+        )
+        for start in range(0, n_windows * step, step)
+    ]
+
+
+def _share_budget(lengths: list[int], budget: int, layout: TextLayout) -> list[int]:
+    if len(lengths) == 1:
+        return [budget]
+    title = min(layout.title_tokens, budget)
+    rest = budget - title
+    limits = [title, rest] if len(lengths) == 2 else [title, round(rest * layout.body_share)]
+    limits += [budget - sum(limits)] * (len(lengths) - len(limits))
+    used = [min(length, limit) for length, limit in zip(lengths, limits, strict=True)]
+    for part in range(len(lengths)):  # what one part leaves over, the next ones that need it take
+        used[part] += min(lengths[part] - used[part], budget - sum(used))
+    return used
+
+
+def _cut(ids: list[int], limit: int, head_share: float) -> list[int]:
+    if len(ids) <= limit:
+        return ids
+    n_head = round(limit * head_share)
+    n_tail = limit - n_head
+    return ids[:n_head] + ids[len(ids) - n_tail :]
