@@ -132,6 +132,8 @@ def write_report(notebook: Path, path: Path) -> None:
     """
     # The basic template has no scripts or styles of its own: the others fetch both from the network.
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
+    # One block per stream and cell: the kernel sends every line of the log as an output of its own.
+    exporter.register_preprocessor("nbconvert.preprocessors.CoalesceStreamsPreprocessor", enabled=True)
     body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
     with written_whole(path) as temporary:
         temporary.write_text(_PAGE.format(title=notebook.stem, style=_STYLE, body=body), encoding="utf-8")
