@@ -99,7 +99,7 @@ def _build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m questlib", description=__doc__)
     commands = parser.add_subparsers(dest="name", required=True)
 
-    run = commands.add_parser("run", help="execute the notebook and write a run folder", description=_run_help())
+    run = commands.add_parser("run", help="execute the notebook and write a run folder")
     run.add_argument("--data", help="folder with train.csv, test.csv and sample_submission.csv")
     run.add_argument("--profile", default="sample", help="name of a YAML file in profiles/ beside the notebook")
     run.add_argument("--out", type=Path, help="run folder, new or empty (runs/<time>-<profile>)")
@@ -133,10 +133,6 @@ def _build_parser() -> argparse.ArgumentParser:
     check.add_argument("sample", type=Path, help="sample_submission.csv")
     check.set_defaults(command=_check)
     return parser
-
-
-def _run_help() -> str:
-    return "Execute notebooks/quest.ipynb with papermill: live progress, then a run folder with report and submission."
 
 
 if __name__ == "__main__":

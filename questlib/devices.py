@@ -2,6 +2,7 @@
 
 import logging
 import time
+from functools import cache
 
 import torch
 
@@ -59,6 +60,7 @@ def pick_precision(requested: str, device: torch.device) -> str:
     return requested
 
 
+@cache  # one answer for a process: training and prediction must not differ because a probe was disturbed
 def _cpu_has_bf16() -> bool:
     return _product_seconds(torch.bfloat16) * _NATIVE_SPEEDUP < _product_seconds(torch.float32)
 

@@ -147,7 +147,7 @@ class StageLog(TrainerCallback):
         self.name = name
         self.records: list[dict] = []
         self._start = self._last_line = time.monotonic()
-        self._loss = float("nan")
+        self._loss = "not logged yet"
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -166,7 +166,8 @@ class StageLog(TrainerCallback):
     ) -> None:
         """Keep a record; show an evaluation at once."""
         self.records.append({"step": state.global_step, "epoch": state.epoch or 0.0} | logs)
-        self._loss = logs.get("loss", self._loss)
+        if "loss" in logs:
+            self._loss = f"{logs['loss']:.4f}"
         if "eval_spearman" in logs:
             logger.info("%s: step %d: Spearman %.4f", self.name, state.global_step, logs["eval_spearman"])
 
@@ -180,6 +181,6 @@ class StageLog(TrainerCallback):
         left = (now - self._start) * (1 - done) / done
         rows = state.global_step * args.train_batch_size * args.gradient_accumulation_steps / (now - self._start)
         logger.info(
-            "%s: step %d of %d (%.0f %%), loss %.4f, %.1f rows/s, %.1f min left at most",
+            "%s: step %d of %d (%.0f %%), loss %s, %.1f rows/s, %.1f min left at most",
             self.name, state.global_step, state.max_steps, 100 * done, self._loss, rows, left / 60,
         )  # fmt: skip

@@ -1,0 +1,114 @@
+import json
+import re
+import shutil
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+
+from questlib.artifacts import read_json
+from questlib.run import run_notebook
+from questlib.schema import TARGETS
+
+ROOT = Path(__file__).parent.parent
+SAMPLE = ROOT / "notebooks" / "sample"
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The main job as a newcomer runs it: the sample, the sample's profile, the real encoder."""
+    out = tmp_path_factory.mktemp("runs") / "sample"
+    cache = tmp_path_factory.mktemp("cache")
+    return run_notebook(
+        ROOT / "notebooks" / "quest.ipynb", profile="sample", data=str(SAMPLE), out=out, overrides={"cache": str(cache)}
+    )
+
+
+def questlib(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "questlib", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_run_folder_is_complete(run_folder):
+    names = {path.name for path in run_folder.iterdir()}
+    assert names == {
+        "quest.ipynb", "report.html", "config.json", "history.json", "scores.json", "timeline.json", "out_of_fold.csv",
+        "test_predictions.csv", "submission.csv", "tokenizer", "fold-0",
+    }  # fmt: skip
+    assert {path.name for path in (run_folder / "fold-0").iterdir()} == {"config.json", "model.safetensors", "metadata.json"}
+
+
+def test_training_on_the_sample_learns(run_folder):
+    scores = read_json(run_folder / "scores.json")
+    assert scores["raw"]["one_row_per_question"]["mean"] > 0.3
+    assert not scores["leaks"]
+    losses = [record["loss"] for record in read_json(run_folder / "history.json") if "loss" in record]
+    assert losses[-1] < 0.75 * losses[0]
+
+
+def test_every_cell_was_executed(run_folder):
+    notebook = nbformat.read(run_folder / "quest.ipynb", as_version=4)
+    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+    assert f"out = \"{run_folder}\"" in "\n".join(cell.source for cell in notebook.cells)
+
+
+def test_submission_is_valid_and_the_check_says_so(run_folder):
+    done = questlib("check", run_folder / "submission.csv", SAMPLE / "sample_submission.csv")
+    assert done.returncode == 0, done.stderr
+    submission, test = pd.read_csv(run_folder / "submission.csv"), pd.read_csv(SAMPLE / "test.csv")
+    assert submission["qa_id"].tolist() == test["qa_id"].tolist()
+    assert submission.columns.tolist() == pd.read_csv(SAMPLE / "sample_submission.csv").columns.tolist()
+
+
+def test_score_command_repeats_the_runs_own_score(run_folder):
+    done = questlib(
+        "score", run_folder / "out_of_fold.csv", SAMPLE / "train.csv", "--one-row-per-question", "--json"
+    )
+    assert done.returncode == 0, done.stderr
+    kept = read_json(run_folder / "scores.json")["raw"]["one_row_per_question"]
+    assert json.loads(done.stdout)["mean"] == pytest.approx(kept["mean"], abs=1e-9)
+
+
+def test_predict_command_needs_the_run_folder_and_a_table_only(run_folder, tmp_path):
+    moved = shutil.copytree(run_folder, tmp_path / "moved")
+    done = questlib("predict", moved, SAMPLE / "test.csv", tmp_path / "out.csv", "--cache", tmp_path / "cache")
+    assert done.returncode == 0, done.stderr
+    again, kept = pd.read_csv(tmp_path / "out.csv"), pd.read_csv(run_folder / "test_predictions.csv")
+    np.testing.assert_allclose(again[list(TARGETS)], kept[list(TARGETS)], atol=0.01)  # bf16, other batches
+
+
+class _Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.outside: list[str] = []
+        self.pictures = 0
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name in {"src", "href", "srcset"} and not (value or "").startswith(("data:", "#")):
+                self.outside.append(f"{tag} {value}")
+        self.pictures += tag == "img"
+
+
+def test_report_is_one_file_that_opens_offline(run_folder):
+    text = (run_folder / "report.html").read_text(encoding="utf-8")
+    links = _Links()
+    links.feed(text)
+    assert links.outside == []
+    assert links.pictures >= 6
+    assert not re.search(r"@import|url\(\s*['\"]?http", text)
+    for needed in ("Learning", "Spearman", "transformers", "settings.batch_size", "one row per question"):
+        assert needed.lower() in text.lower()
+
+
+def test_used_run_folder_is_refused_and_kept(run_folder):
+    before = (run_folder / "submission.csv").read_bytes()
+    done = questlib("run", "--data", SAMPLE, "--out", run_folder)
+    assert done.returncode == 1
+    assert "must be new or empty" in done.stderr
+    assert (run_folder / "submission.csv").read_bytes() == before

@@ -1,0 +1,213 @@
+from pathlib import Path
+
+import pytest
+import torch
+import toy
+from torch import Tensor
+from transformers import AutoConfig, AutoModel
+
+from questlib.model import QuestConfig, QuestModel, longest_pass
+from questlib.pooling import ClsMeanPooling, ClsPooling, LayerMix, MeanPooling, RecurrentPooling, average_passes
+from questlib.schema import QUESTION_TARGETS
+
+N_QUESTION = len(QUESTION_TARGETS)
+
+
+def build_batch(*, n_kinds: int = 2, n_rows: int = 3, metadata_width: int = 4) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    n_passes, n_tokens = n_rows * n_kinds, 12
+    mask = torch.ones(n_passes, n_tokens, dtype=torch.long)
+    mask[1, 7:] = 0
+    return {
+        "input_ids": torch.randint(4, 60, (n_passes, n_tokens), generator=generator),
+        "attention_mask": mask,
+        "token_type_ids": torch.zeros(n_passes, n_tokens, dtype=torch.long),
+        "rows": torch.arange(n_rows).repeat_interleave(n_kinds),
+        "kinds": torch.arange(n_kinds).repeat(n_rows),
+        "metadata": torch.rand(n_rows, metadata_width, generator=generator),
+    }
+
+
+def build_model(folder: Path, **options) -> QuestModel:  # noqa: ANN003
+    torch.manual_seed(0)
+    return QuestModel.from_encoder(folder, **{"n_kinds": 2, "metadata_width": 4} | options).eval()
+
+
+@torch.no_grad()
+def predict(model: QuestModel, batch: dict[str, Tensor]) -> Tensor:
+    return model(**batch).logits
+
+
+OPTIONS = [
+    {"pooling": "cls"},
+    {"pooling": "mean"},
+    {"pooling": "cls_mean", "n_mixed_layers": 3},
+    {"head": "hidden", "hidden_width": 8},
+    {"head": "gru", "hidden_width": 8},
+    {"head": "lstm", "hidden_width": 8},
+    {"use_split_head": True},
+    {"n_kinds": 1},
+    {"n_kinds": 1, "use_split_head": True},
+]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_saved_model_gives_identical_predictions_back(options, encoder_folder, tmp_path):
+    model = build_model(encoder_folder, target_weights={"answer_helpful": 2.0}, **options)
+    batch = build_batch(n_kinds=options.get("n_kinds", 2))
+    model.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.bin"))
+    loaded = QuestModel.from_pretrained(tmp_path).eval()
+    assert torch.equal(predict(model, batch), predict(loaded, batch))
+    labels = torch.rand(3, 30)
+    assert torch.equal(model(**batch, labels=labels).loss, loaded(**batch, labels=labels).loss)
+
+
+def test_body_begins_with_the_encoders_weights(encoder_folder):
+    model, encoder = build_model(encoder_folder), AutoModel.from_pretrained(encoder_folder)
+    for name, weight in model.body.named_parameters():
+        assert torch.equal(weight, encoder.get_parameter(name))
+
+
+def test_config_carries_no_path(encoder_folder, tmp_path):
+    build_model(encoder_folder).save_pretrained(tmp_path)
+    assert str(encoder_folder) not in (tmp_path / "config.json").read_text()
+
+
+def test_half_precision_encoder_is_trained_in_32_bits(tmp_path):
+    AutoModel.from_config(toy.build_config("bert")).half().save_pretrained(tmp_path)
+    assert {weight.dtype for weight in build_model(tmp_path).parameters()} == {torch.float32}
+
+
+def test_metadata_reaches_the_logits_past_the_body(encoder_folder):
+    model, batch = build_model(encoder_folder), build_batch()
+    before = predict(model, batch)
+    after = predict(model, batch | {"metadata": batch["metadata"] + 1})
+    weights = model.head.outputs[0][-1].weight[:, -4:].sum(dim=1)
+    torch.testing.assert_close(after - before, weights.expand(3, -1))
+
+
+@pytest.mark.parametrize("options", [{}, {"use_split_head": True}, {"head": "hidden"}], ids=str)
+def test_question_targets_read_the_first_pass_only_and_answer_targets_both(options, encoder_folder):
+    model, batch = build_model(encoder_folder, **options), build_batch()
+    before = predict(model, batch)
+    for kind, question_moves in ((0, True), (1, False)):
+        ids = batch["input_ids"].clone()
+        ids[batch["kinds"] == kind] = 5
+        moved = (predict(model, batch | {"input_ids": ids}) - before).abs().amax(dim=0)
+        assert bool((moved[:N_QUESTION] > 1e-6).any()) == question_moves
+        assert bool((moved[N_QUESTION:] > 1e-6).any())
+
+
+def test_one_head_is_shared_by_default(encoder_folder):
+    assert len(build_model(encoder_folder).head.outputs) == 1
+    assert len(build_model(encoder_folder, use_split_head=True).head.outputs) == 2
+
+
+def test_padding_does_not_change_predictions(encoder_folder):
+    for options in ({"pooling": "cls_mean"}, {"head": "gru"}):
+        model, batch = build_model(encoder_folder, **options), build_batch()
+        padded = batch | {
+            name: torch.nn.functional.pad(batch[name], (0, 5))
+            for name in ("input_ids", "attention_mask", "token_type_ids")
+        }
+        torch.testing.assert_close(predict(model, padded), predict(model, batch), atol=1e-5, rtol=0)
+
+
+def test_windows_of_one_text_are_averaged():
+    vectors = torch.tensor([[2.0], [4.0], [10.0], [7.0]])
+    rows, kinds = torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 1, 0])
+    averaged = average_passes(vectors, rows, kinds, n_rows=2, n_kinds=2)
+    assert averaged.tolist() == [[[3.0], [10.0]], [[7.0], [0.0]]]
+
+
+def test_token_types_reach_a_body_that_knows_two(encoder_folder):
+    model, batch = build_model(encoder_folder), build_batch()
+    other = batch | {"token_type_ids": torch.ones_like(batch["token_type_ids"])}
+    assert not torch.allclose(predict(model, other), predict(model, batch))
+
+
+def test_attention_dropout_replaces_the_encoders(encoder_folder):
+    assert build_model(encoder_folder).body.config.attention_probs_dropout_prob == 0.1
+    assert build_model(encoder_folder, attention_dropout=0.0).body.config.attention_probs_dropout_prob == 0.0
+
+
+def test_target_weights_change_the_loss_where_they_are_put(encoder_folder):
+    batch, labels = build_batch(), torch.zeros(3, 30)
+    plain = build_model(encoder_folder)(**batch, labels=labels)
+    weighted = build_model(encoder_folder, target_weights={"answer_helpful": 31.0})(**batch, labels=labels)
+    entropy = torch.nn.functional.softplus(plain.logits).mean(dim=0)
+    index = N_QUESTION
+    expected = (entropy.sum() + 30 * entropy[index]) / 60
+    torch.testing.assert_close(plain.loss, entropy.mean())
+    torch.testing.assert_close(weighted.loss, expected)
+
+
+def test_frozen_body_predicts_without_dropout_while_the_head_trains(encoder_folder):
+    model = build_model(encoder_folder)
+    model.train()
+    assert model.body.training
+    model.body.requires_grad_(requires_grad=False)
+    model.train()
+    assert not model.body.training
+    assert model.head.training
+
+
+def test_logits_are_32_bit_under_autocast(encoder_folder):
+    model, batch = build_model(encoder_folder), build_batch()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert predict(model, batch).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pooling": "max"}, "unknown pooling"),
+        ({"head": "grue"}, "did you mean 'gru'"),
+        ({"head_dropout": 2}, "head_dropout must lie in"),
+        ({"n_mixed_layers": 9}, "n_mixed_layers must not exceed"),
+        ({"target_weights": {"answer_helpfull": 1.0}}, "did you mean 'answer_helpful'"),
+    ],
+    ids=str,
+)
+def test_model_refuses_bad_options_by_name(options, message, encoder_folder):
+    with pytest.raises(ValueError, match=message):
+        build_model(encoder_folder, **options)
+
+
+def test_layer_mix_is_learned_and_begins_near_the_last_layer():
+    mix = LayerMix(n_layers=2)
+    layers = (torch.zeros(1, 1, 1), torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+    mixed = mix(layers)
+    assert 0.8 < mixed.item() < 1.0
+    mixed.sum().backward()
+    assert mix.weights.grad.abs().sum() > 0
+
+
+def test_poolings_pool_what_they_say():
+    states = torch.tensor([[[1.0], [3.0], [100.0]]])
+    mask = torch.tensor([[1, 1, 0]])
+    assert ClsPooling(body_width=1)(states, mask).tolist() == [[1.0]]
+    assert MeanPooling(body_width=1)(states, mask).tolist() == [[2.0]]
+    assert ClsMeanPooling(body_width=1)(states, mask).tolist() == [[1.0, 2.0]]
+
+
+@pytest.mark.parametrize("cell", [torch.nn.GRU, torch.nn.LSTM])
+def test_recurrent_pooling_reads_order_in_both_directions(cell):
+    torch.manual_seed(0)
+    pooling = RecurrentPooling(body_width=3, cell=cell, hidden_width=8)
+    states, mask = torch.rand(2, 5, 3), torch.ones(2, 5, dtype=torch.long)
+    assert pooling(states, mask).shape == (2, pooling.output_width)
+    assert not torch.allclose(pooling(states, mask), pooling(states.flip(1), mask))
+
+
+def test_longest_pass_knows_each_familys_positions(encoder_folder):
+    assert longest_pass(AutoConfig.from_pretrained(encoder_folder)) == 80
+    roberta = AutoConfig.for_model("roberta", max_position_embeddings=514, pad_token_id=1)
+    assert longest_pass(roberta) == 512
+    assert longest_pass(toy.build_config("deberta-v2")) > 100_000
+
+
+def test_config_refuses_an_unknown_pooling_before_any_weight_is_built():
+    with pytest.raises(ValueError, match="unknown pooling"):
+        QuestConfig(pooling="sum")

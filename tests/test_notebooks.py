@@ -1,0 +1,126 @@
+import ast
+import json
+from pathlib import Path
+
+import nbformat
+import papermill
+import pytest
+
+from questlib.run import read_parameters, read_profile
+
+NOTEBOOKS = Path(__file__).parent.parent / "notebooks"
+ALL = sorted(NOTEBOOKS.glob("*.ipynb"))
+PROFILES = sorted(path.stem for path in (NOTEBOOKS / "profiles").glob("*.yaml"))
+_SPECIAL = (ast.FunctionDef, ast.ClassDef, ast.For, ast.While, ast.Try, ast.With, ast.Lambda)
+
+notebook_of = pytest.mark.parametrize("path", ALL, ids=lambda path: path.stem)
+
+
+def code_cells(path: Path) -> list:
+    return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+
+
+def is_parameters(cell) -> bool:
+    return "parameters" in cell.metadata.get("tags", [])
+
+
+@notebook_of
+def test_notebook_is_thin(path):
+    # The parameters are an interface, one line each; the limits are for code.
+    sources = [cell.source for cell in code_cells(path) if not is_parameters(cell)]
+    lines = [[line for line in source.splitlines() if line.strip()] for source in sources]
+    assert len(sources) <= 12
+    assert max(len(cell) for cell in lines) <= 10
+    assert sum(len(cell) for cell in lines) <= 75
+    for source in sources:
+        assert not [node for node in ast.walk(ast.parse(source)) if isinstance(node, _SPECIAL)]
+
+
+@notebook_of
+def test_notebook_is_valid_and_stripped(path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "python3"
+    assert "language_info" in notebook.metadata
+    assert "papermill" not in notebook.metadata
+    assert len({cell.id for cell in notebook.cells}) == len(notebook.cells)
+    for cell in code_cells(path):
+        assert not cell.outputs
+        assert cell.execution_count is None
+        assert not set(cell.metadata) - {"tags"}
+
+
+@notebook_of
+def test_notebook_has_one_cell_of_annotated_json_parameters_with_comments(path):
+    [cell] = [cell for cell in code_cells(path) if is_parameters(cell)]
+    tree = ast.parse(cell.source)
+    for node in tree.body:
+        assert isinstance(node, ast.AnnAssign)
+        json.dumps(ast.literal_eval(node.value))
+        assert "#" in cell.source.splitlines()[node.end_lineno - 1]
+    assert set(read_parameters(path)) == {node.target.id for node in tree.body}
+
+
+@notebook_of
+def test_every_parameter_is_used(path):
+    used = {
+        node.id
+        for cell in code_cells(path)
+        if not is_parameters(cell)
+        for node in ast.walk(ast.parse(cell.source))
+        if isinstance(node, ast.Name)
+    }
+    assert set(read_parameters(path)) <= used
+
+
+@pytest.mark.parametrize("name", PROFILES)
+def test_profile_names_only_declared_parameters(name):
+    profile = read_profile(NOTEBOOKS / "profiles", name)
+    defaults = read_parameters(NOTEBOOKS / "quest.ipynb")
+    assert set(profile) <= set(defaults)
+    for parameter, value in profile.items():
+        assert isinstance(value, type(defaults[parameter])) or (
+            isinstance(defaults[parameter], float) and isinstance(value, int)
+        )
+
+
+def test_kaggle_profile_overrides_nothing():
+    assert read_profile(NOTEBOOKS / "profiles", "kaggle") == {}
+
+
+def test_seed_profile_is_the_write_ups_recipe():
+    seed = read_profile(NOTEBOOKS / "profiles", "seed")
+    full, head = seed["stages"]
+    assert (seed["encoder"], seed["max_length"], seed["pooling"]) == ("bert-base-uncased", 512, "cls")
+    assert (seed["layout"], seed["separator"], seed["head_share"]) == ("joint", "space", 1.0)
+    assert (full["epochs"], full["learning_rate"], full["trainable"]) == (10, 4e-5, ["*"])
+    assert (head["epochs"], head["head_learning_rate"], head["trainable"]) == (20, 3e-5, ["head.*"])
+    assert {stage["weight_decay"] for stage in seed["stages"]} == {0.02}
+    assert not any("warmup_share" in stage or "schedule" in stage for stage in seed["stages"])
+    assert (seed["batch_size"], seed["evaluate_every"], seed["patience"], seed["threshold"]) == (8, 100, 3, 1e-5)
+    assert (seed["optimizer"], seed["precision"], seed["seed"]) == ("adamw_8bit", "fp16", 42)
+
+
+def test_hub_is_closed_before_anything_can_ask_it():
+    sources = [cell.source for cell in code_cells(NOTEBOOKS / "quest.ipynb")]
+    closed = next(number for number, source in enumerate(sources) if "HF_HUB_OFFLINE" in source)
+    first_import = next(number for number, source in enumerate(sources) if "questlib" in source and "import" in source)
+    assert closed < first_import
+
+
+def test_explore_runs_on_the_sample(tmp_path):
+    executed = tmp_path / "explore.ipynb"
+    papermill.execute_notebook(
+        str(NOTEBOOKS / "explore.ipynb"),
+        str(executed),
+        parameters={"data": str(NOTEBOOKS / "sample")},
+        cwd=str(tmp_path),
+        progress_bar=False,
+    )
+    pictures = [
+        output
+        for cell in code_cells(executed)
+        for output in cell.outputs
+        if "image/png" in output.get("data", {})
+    ]
+    assert len(pictures) == 7

@@ -1,0 +1,73 @@
+import pandas as pd
+import pytest
+
+from questlib import report
+from questlib.artifacts import CONFIG, HISTORY, OUT_OF_FOLD, SCORES, TIMELINE, write_json, write_predictions
+from questlib.metrics import score_predictions
+from questlib.schema import TARGETS
+
+
+@pytest.fixture
+def run_folder(tmp_path, toy_frame):
+    targets = toy_frame[list(TARGETS)].to_numpy()
+    scores = score_predictions(targets, targets, questions=toy_frame["url"])
+    write_json(
+        tmp_path / SCORES,
+        {"leaks": True, "raw": {"one_row_per_question": scores, "all_rows": scores, "by_fold": [scores | {"fold": 0}]}},
+    )
+    write_json(
+        tmp_path / HISTORY,
+        [
+            {"fold": 0, "number": 0, "stage": "full", "step": 1, "loss": 0.7},
+            {"fold": 0, "number": 0, "stage": "full", "step": 2, "eval_spearman": 0.1, "eval_loss": 0.6},
+            {"fold": 0, "number": 1, "stage": "head", "step": 4, "eval_spearman": 0.3, "eval_loss": 0.5},
+        ],
+    )
+    write_json(tmp_path / TIMELINE, {"seconds": 3, "steps": [{"step": "read", "start": 0, "seconds": 3}]})
+    write_json(tmp_path / CONFIG, {"layout": {"max_length": 8}, "stages": [{"name": "full"}], "folds": 5})
+    write_predictions(tmp_path / OUT_OF_FOLD, targets, ids=toy_frame["qa_id"], folds=[0] * len(toy_frame))
+    return tmp_path
+
+
+def texts_of(figure) -> str:
+    return " ".join(text.get_text() for axes in figure.axes for text in axes.texts) + " ".join(
+        axes.get_title() for axes in figure.axes
+    )
+
+
+def test_learning_curve_names_the_stages_and_stars_the_best(run_folder):
+    figure = report.plot_learning_curve(run_folder)
+    assert {"full", "head"} <= set(texts_of(figure).split())
+    stars = [line for line in figure.axes[1].lines if line.get_marker() == "*"]
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in stars] == [(4, 0.3)]
+
+
+def test_spearman_picture_has_a_bar_per_target_and_both_group_means(run_folder):
+    figure = report.plot_spearman(run_folder)
+    assert len(figure.axes[0].patches) == 30
+    assert "question mean" in texts_of(figure)
+    assert "answer mean" in texts_of(figure)
+
+
+def test_distributions_show_truth_and_prediction_of_each_target(run_folder, toy_frame):
+    figure = report.plot_distributions(run_folder, toy_frame)
+    assert len(figure.axes) == 30
+    for axes in figure.axes:
+        assert sum(patch.get_height() for patch in axes.patches) == pytest.approx(2.0)
+
+
+def test_timeline_says_the_seconds(run_folder):
+    assert "3.0 s" in texts_of(report.plot_timeline(run_folder))
+
+
+def test_score_table_shouts_where_the_split_leaks(run_folder):
+    table = report.summarize_scores(run_folder)
+    assert table["protocol"].str.contains("LEAKS").all()
+    assert table["mean of 30"].tolist() == [1.0, 1.0, 1.0]
+
+
+def test_machine_and_parameters_are_tables(run_folder):
+    assert "torch" in set(report.describe_machine()["what"])
+    parameters = report.describe_parameters(run_folder)
+    assert isinstance(parameters, pd.DataFrame)
+    assert parameters["parameter"].tolist() == ["layout.max_length", "stages[0]", "folds"]

@@ -1,0 +1,238 @@
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toy
+from transformers import TrainerControl, TrainerState, TrainingArguments
+
+from questlib.batches import PassCollator, QuestRows
+from questlib.data import fill_nulls
+from questlib.inference import predict
+from questlib.metadata import MetadataEncoder
+from questlib.metrics import mean_spearman
+from questlib.model import QuestModel
+from questlib.text import TextLayout, encode_passes, load_tokenizer
+from questlib.trainer import BestWeights, OneDeviceArguments
+from questlib.training import Stage, TrainingSettings, _build_optimizer, build_stages, fit_stages, match_parameters
+
+FULL = Stage(name="full", trainable=("*",), epochs=2, learning_rate=1e-3, head_learning_rate=1e-2)
+HEAD = Stage(name="head", trainable=("head.*",), epochs=1, learning_rate=0.0, head_learning_rate=1e-2)
+SETTINGS = TrainingSettings(batch_size=4, patience=0, precision="fp32", seed=3)
+COLLATOR = PassCollator(pad_token_id=0)
+
+
+@pytest.fixture
+def rows(toy_frame, encoder_folder, tmp_path) -> QuestRows:
+    frame, targets = toy.give_easy_texts(fill_nulls(toy_frame))
+    layout = TextLayout(layout="pair", max_length=32, title_tokens=8)
+    passes = encode_passes(frame, load_tokenizer(encoder_folder), layout, cache_folder=tmp_path / "cache")
+    metadata = MetadataEncoder(n_hosts=2).fit_transform(frame)
+    return QuestRows(passes, metadata, targets=targets)
+
+
+@pytest.fixture
+def model(encoder_folder, rows) -> QuestModel:
+    torch.manual_seed(0)
+    return QuestModel.from_encoder(encoder_folder, n_kinds=2, pooling="mean", metadata_width=rows.metadata.shape[1])
+
+
+def fit(model, rows, stages, tmp_path, *, stop_rows=None, **changes) -> list[dict]:  # noqa: ANN003
+    return fit_stages(
+        model, stages, train_rows=rows, stop_rows=stop_rows, collator=COLLATOR,
+        settings=replace(SETTINGS, **changes), folder=tmp_path / "fold",
+    )  # fmt: skip
+
+
+def weights_of(model: QuestModel) -> dict[str, torch.Tensor]:
+    return {name: weight.detach().clone() for name, weight in model.named_parameters()}
+
+
+def changed(before: dict, after: dict) -> set[str]:
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_full_stage_learns(model, rows, tmp_path):
+    before = predict(model, rows, COLLATOR, batch_size=8, precision="fp32")
+    history = fit(model, rows, [replace(FULL, epochs=20)], tmp_path)
+    after = predict(model, rows, COLLATOR, batch_size=8, precision="fp32")
+    losses = [record["loss"] for record in history if "loss" in record]
+    assert losses[-1] < losses[0]
+    assert mean_spearman(after, rows.targets) > max(0.6, mean_spearman(before, rows.targets))
+
+
+def test_head_stage_leaves_the_body_alone(model, rows, tmp_path):
+    before = weights_of(model)
+    fit(model, rows, [HEAD], tmp_path)
+    moved = changed(before, weights_of(model))
+    assert moved
+    assert all(name.startswith("head.") for name in moved)
+
+
+def test_full_stage_after_a_head_stage_thaws_the_body(model, rows, tmp_path):
+    before = weights_of(model)
+    fit(model, rows, [HEAD, FULL], tmp_path)
+    assert any(name.startswith("body.") for name in changed(before, weights_of(model)))
+
+
+def test_a_pattern_can_train_one_layer(model, rows, tmp_path):
+    before = weights_of(model)
+    stage = replace(FULL, trainable=["body.encoder.layer.1.*", "head.*"])
+    fit(model, rows, [stage], tmp_path)
+    moved = {name for name in changed(before, weights_of(model)) if name.startswith("body.")}
+    assert moved
+    assert all(name.startswith("body.encoder.layer.1.") for name in moved)
+
+
+def test_a_pattern_that_matches_nothing_is_refused_before_any_training(model, rows, tmp_path):
+    before = weights_of(model)
+    with pytest.raises(ValueError, match=r"must match a parameter, however: 'haed\.\*'"):
+        fit(model, rows, [FULL, replace(HEAD, trainable=("haed.*",))], tmp_path)
+    assert not changed(before, weights_of(model))
+
+
+def test_each_stage_has_its_own_learning_rates(model):
+    stage = replace(FULL, learning_rate=1e-5, head_learning_rate=1e-3, weight_decay=0.02)
+    groups = _build_optimizer(model, stage, SETTINGS).param_groups
+    named = {id(weight): name for name, weight in model.named_parameters()}
+    for group in groups:
+        for weight in group["params"]:
+            in_head = named[id(weight)].startswith("head.")
+            assert group["lr"] == (1e-3 if in_head else 1e-5)
+            assert group["weight_decay"] == (0.02 if weight.ndim > 1 else 0.0)
+    assert sum(len(group["params"]) for group in groups) == len(named)
+
+
+@pytest.mark.parametrize(("warmup_share", "schedule"), [(0.5, "linear"), (0.0, "linear"), (0.0, "constant")])
+def test_schedule_and_warmup_shape_the_learning_rate(warmup_share, schedule, model, rows, tmp_path):
+    stage = replace(FULL, epochs=4, warmup_share=warmup_share, schedule=schedule)
+    rates = [record["learning_rate"] for record in fit(model, rows, [stage], tmp_path) if "learning_rate" in record]
+    peak = int(np.argmax(rates))
+    assert (0.3 < peak / len(rates) < 0.7) if warmup_share else peak == 0
+    assert (rates[-1] < 0.2 * max(rates)) == (schedule == "linear")
+
+
+def test_cycles_alternate_the_stages(model, rows, tmp_path):
+    plain = [{**vars(FULL), "epochs": 1}, vars(HEAD)]
+    history = fit(model, rows, build_stages(plain, cycles=2), tmp_path)
+    order = [record["number"] for record in history]
+    assert order == sorted(order)
+    names = {record["number"]: record["stage"] for record in history}
+    assert names == {0: "full", 1: "head", 2: "full", 3: "head"}
+    steps = [record["step"] for record in history]
+    assert steps == sorted(steps)
+    assert steps[-1] == 4 * 5
+
+
+def test_best_weights_are_restored_where_training_harms(model, rows, tmp_path):
+    fit(model, rows, [replace(FULL, epochs=10)], tmp_path, stop_rows=rows)
+    good = mean_spearman(predict(model, rows, COLLATOR, batch_size=8, precision="fp32"), rows.targets)
+    harmful = replace(FULL, learning_rate=1.0, head_learning_rate=1.0, schedule="constant", epochs=1)
+    history = fit(model, rows, [harmful], tmp_path, stop_rows=rows)
+    kept = mean_spearman(predict(model, rows, COLLATOR, batch_size=8, precision="fp32"), rows.targets)
+    scores = [record["eval_spearman"] for record in history if "eval_spearman" in record]
+    assert min(scores) < good - 0.1
+    assert kept == pytest.approx(max(scores)) == pytest.approx(good)
+
+
+def test_patience_ends_a_stage_early(model, rows, tmp_path):
+    stage = replace(FULL, learning_rate=0.0, head_learning_rate=0.0, epochs=9)
+    history = fit(model, rows, [stage], tmp_path, stop_rows=rows, patience=2, evaluate_every=2)
+    assert history[-1]["step"] == 4
+
+
+@pytest.mark.parametrize(("threshold", "stops"), [(0.0, False), (0.5, True)])
+def test_threshold_says_what_counts_as_a_gain(threshold, stops, model):
+    best = BestWeights(patience=2, threshold=threshold)
+    arguments, state, control = TrainingArguments(output_dir="unused"), TrainerState(), TrainerControl()
+    for score in (0.1, 0.2, 0.3):
+        best.on_evaluate(arguments, state, control, model=model, metrics={"eval_spearman": score})
+    assert control.should_training_stop == stops
+    assert best.best_score == 0.3
+
+
+def test_evaluations_come_every_so_many_steps_and_after_the_last(model, rows, tmp_path):
+    history = fit(model, rows, [FULL], tmp_path, stop_rows=rows, evaluate_every=3)
+    assert [record["step"] for record in history if "eval_spearman" in record] == [0, 3, 6, 9, 10]
+
+
+def test_accumulation_makes_fewer_steps(model, rows, tmp_path):
+    assert fit(model, rows, [FULL], tmp_path)[-1]["step"] == 10
+    assert fit(model, rows, [FULL], tmp_path, accumulation=5)[-1]["step"] == 2
+
+
+def test_seed_decides_the_result(encoder_folder, rows, tmp_path):
+    def train(seed: int) -> np.ndarray:
+        torch.manual_seed(seed)
+        model = QuestModel.from_encoder(encoder_folder, n_kinds=2, pooling="mean", metadata_width=rows.metadata.shape[1])
+        fit(model, rows, [FULL], tmp_path, seed=seed)
+        return predict(model, rows, COLLATOR, batch_size=8, precision="fp32")
+
+    assert np.array_equal(train(1), train(1))
+    assert not np.array_equal(train(1), train(2))
+
+
+def test_eight_bit_optimizer_trains(model, rows, tmp_path):
+    optimizer = _build_optimizer(model, FULL, replace(SETTINGS, optimizer="adamw_8bit"))
+    assert type(optimizer).__module__.startswith("bitsandbytes")
+    history = fit(model, rows, [replace(FULL, epochs=10)], tmp_path, optimizer="adamw_8bit")
+    losses = [record["loss"] for record in history if "loss" in record]
+    assert losses[-1] < losses[0]
+
+
+def test_tensorboard_logs_are_written_on_request_only(model, rows, tmp_path):
+    fit(model, rows, [HEAD], tmp_path)
+    assert not list(tmp_path.rglob("events.out.tfevents*"))
+    fit(model, rows, [HEAD], tmp_path, use_tensorboard=True)
+    assert list((tmp_path / "fold" / "0-head").rglob("events.out.tfevents*"))
+
+
+def test_two_gpus_are_never_wrapped_in_data_parallel(monkeypatch, tmp_path):
+    monkeypatch.setattr(TrainingArguments, "n_gpu", 2)
+    assert OneDeviceArguments(output_dir=str(tmp_path)).n_gpu == 1
+
+
+def test_match_parameters_unites_patterns(model):
+    assert match_parameters(model, ["*"]) == {name for name, _ in model.named_parameters()}
+    assert match_parameters(model, ["*.bias", "head.*"]) > match_parameters(model, ["head.*"])
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ({"learning_rte": 1.0}, "unknown field of stage 0: 'learning_rte' .did you mean 'learning_rate'"),
+        ({"schedule": "linaer"}, "did you mean 'linear'"),
+        ({"epochs": 0}, "epochs must lie in"),
+        ({"warmup_share": 2}, "warmup_share must lie in"),
+    ],
+)
+def test_stage_refuses_bad_fields_by_name(stage, message):
+    with pytest.raises(ValueError, match=message):
+        build_stages([vars(FULL) | stage], cycles=1)
+
+
+def test_stage_must_state_its_learning_rate():
+    plain = json.loads(json.dumps({"name": "full", "trainable": ["*"], "epochs": 1, "head_learning_rate": 0.1}))
+    with pytest.raises(ValueError, match=r"stage 0 must state \['learning_rate'\]"):
+        build_stages([plain], cycles=1)
+
+
+def test_stages_must_not_be_empty():
+    with pytest.raises(ValueError, match="there must be a stage"):
+        build_stages([], cycles=1)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [("optimizer", "adam", "did you mean 'adamw'"), ("precision", "bf61", "unknown precision"), ("batch_size", 0, "batch_size must")],
+)  # fmt: skip
+def test_settings_refuse_bad_values_by_name(field, value, message):
+    with pytest.raises(ValueError, match=message):
+        replace(SETTINGS, **{field: value})
+
+
+def test_run_folder_holds_no_pickle(model, rows, tmp_path: Path):
+    fit(model, rows, [FULL, HEAD], tmp_path, stop_rows=rows)
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}]

@@ -1,0 +1,77 @@
+"""Toy encoders of every family: two narrow layers, random weights, one small vocabulary."""
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import torch
+from tokenizers import Tokenizer
+from tokenizers.models import WordPiece
+from tokenizers.normalizers import BertNormalizer
+from tokenizers.pre_tokenizers import BertPreTokenizer
+from tokenizers.processors import TemplateProcessing
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedTokenizerFast
+
+from questlib.schema import TARGETS
+
+FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "modernbert", "electra", "albert", "mpnet")
+SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
+LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789?.,"
+WORDS = ("how", "why", "what", "the", "title", "body", "answer", "good", "bad", "is", "to", "step")
+
+_WIDTH, _HEADS, _LAYERS, _POSITIONS = 16, 2, 2, 80
+# Names that differ between families: width, heads, layers, inner width.
+_NAMES = {
+    "distilbert": {"dim": _WIDTH, "n_heads": _HEADS, "n_layers": _LAYERS, "hidden_dim": 32},
+    "albert": {"embedding_size": 8},
+    "electra": {"embedding_size": 8},
+    "modernbert": {
+        "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2, "local_attention": 8,
+    },
+    # DeBERTa-v3 is DeBERTa-v2 with these settings: relative positions only, and no token types.
+    "deberta-v2": {
+        "relative_attention": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0,
+        "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True, "max_relative_positions": -1,
+    },
+}  # fmt: skip
+
+
+def build_config(family: str) -> PretrainedConfig:
+    """Describe a toy body of a family."""
+    common = {
+        "vocab_size": len(SPECIAL) + 2 * len(LETTERS) + len(WORDS), "hidden_size": _WIDTH, "num_attention_heads": _HEADS,
+        "num_hidden_layers": _LAYERS, "intermediate_size": 32, "max_position_embeddings": _POSITIONS, "pad_token_id": 0,
+    }  # fmt: skip
+    if family == "distilbert":
+        common = {name: common[name] for name in ("vocab_size", "max_position_embeddings", "pad_token_id")}
+    return AutoConfig.for_model(family, **common | _NAMES.get(family, {}))
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Write a word-piece tokenizer that knows every letter and a dozen words."""
+    tokens = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS]
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    core = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
+    core.normalizer, core.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
+    core.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
+    )
+    PreTrainedTokenizerFast(
+        tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
+    ).save_pretrained(folder)
+
+
+def write_encoder(folder: Path, *, family: str = "bert") -> Path:
+    """Write a toy encoder as its authors would publish one: config, safetensors, tokenizer."""
+    torch.manual_seed(0)
+    AutoModel.from_config(build_config(family)).save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+def give_easy_texts(frame: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray]:
+    """Replace bodies and answers by words, and every rating by the share of good ones: a few steps are seen to learn."""
+    n_good = np.arange(len(frame)) % 10
+    texts = [" ".join(["good"] * good + ["bad"] * (9 - good)) for good in n_good]
+    return frame.assign(question_body=texts, answer=texts), np.repeat(n_good[:, None] / 9, len(TARGETS), axis=1)
