@@ -41,7 +41,7 @@ def _run(parsed: argparse.Namespace) -> None:
 
 def _read_value(text: str) -> Any:  # noqa: ANN401  whatever JSON holds
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=str)  # JSON has no NaN: as a word it is refused where a number is due
     except json.JSONDecodeError:
         return text  # a bare word is a string
 

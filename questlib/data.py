@@ -96,7 +96,7 @@ def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
                 float_precision="round_trip",
             )
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
-        raise ValueError(f"{path} must be a CSV table in UTF-8 with a header, however: {error}") from error
+        raise ValueError(f"{path} must be a CSV table in UTF-8 with a header, however: {str(error).strip()}") from error
     doubled = [name for name, count in Counter(header).items() if count > 1]
     if doubled:
         raise ValueError(f"{path} must name each column once, however doubled: {doubled}; remove the copies")

@@ -60,6 +60,12 @@ def seeds() -> None:
         sys.modules["torch"].manual_seed(0)
 
 
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks the hub, and a test that switches it puts the switch back."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
 @pytest.fixture
 def toy_frame() -> pd.DataFrame:
     """Twenty training rows, 14 questions, 11 columns and 30 targets, no nulls."""

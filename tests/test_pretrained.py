@@ -11,8 +11,8 @@ WEIGHTS = b"a few weights"
 
 
 @pytest.fixture(autouse=True)
-def offline(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing attached or installed, and weights of a few bytes."""
     monkeypatch.setattr(inputs, "MOUNT", tmp_path / "input")
     monkeypatch.setattr(pretrained, "_LOCAL_PACKAGE", "no_such_package")
     monkeypatch.setattr(pretrained, "_LOCAL_SHA256", hashlib.sha256(WEIGHTS).hexdigest())
