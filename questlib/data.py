@@ -84,16 +84,13 @@ def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
         with warnings.catch_warnings():
             # Where rows are longer than the header, pandas drops what stands beyond it and only warns.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            # low_memory=False: read in pieces, a column could get a type for each. round_trip: predictions come back
-            # to the last bit, so that a file scores as what was written to it.
             frame = pd.read_csv(
                 path,
-                dtype=_text_types(header),
                 keep_default_na=False,
                 na_values=[""],
                 index_col=False,
-                low_memory=False,
-                float_precision="round_trip",
+                dtype=_text_types(header),
+                float_precision="round_trip",  # to the last bit, so that a file scores as what was written to it
             )
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
         raise ValueError(f"{path} must be a CSV table in UTF-8 with a header, however: {str(error).strip()}") from error

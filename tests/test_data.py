@@ -143,12 +143,6 @@ def test_ratings_and_predictions_come_back_to_the_last_bit(path: Path, toy_frame
     np.testing.assert_array_equal(read[list(TARGETS)].to_numpy(), toy_frame[list(TARGETS)].to_numpy())
 
 
-def test_ids_of_a_large_table_are_of_one_kind(path: Path) -> None:
-    rows = "".join(f"{row},{'x' * 50}\n" for row in range(30_000))  # pandas reads it in several pieces
-    frame = read_table(write(path, f"qa_id,question_title\n{rows}last,y\n"), columns=SOME)
-    assert {type(value) for value in frame[ID]} == {str}
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [
