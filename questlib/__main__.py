@@ -7,9 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from questlib.artifacts import write_predictions
 from questlib.data import question_of, read_table
 from questlib.metrics import score_predictions
-from questlib.schema import ID, QUESTION, RARE_TARGET, TARGETS
+from questlib.schema import ID, INPUT_COLUMNS, QUESTION, RARE_TARGET, TARGETS
 from questlib.submission import check_submission
 
 
@@ -41,17 +42,15 @@ def _run(parsed: argparse.Namespace) -> None:
 
 def _read_value(text: str) -> Any:  # noqa: ANN401  whatever JSON holds
     try:
-        return json.loads(text)
+        return json.loads(text, parse_constant=str)  # JSON has no NaN: as a word it is refused where a number is due
     except json.JSONDecodeError:
         return text  # a bare word is a string
 
 
 def _predict(parsed: argparse.Namespace) -> None:
-    from questlib.artifacts import write_predictions
+    table = read_table(parsed.table, columns=INPUT_COLUMNS)  # before torch is imported: a bad table is refused at once
     from questlib.inference import predict_table
-    from questlib.schema import INPUT_COLUMNS
 
-    table = read_table(parsed.table, columns=INPUT_COLUMNS)
     predictions = predict_table(parsed.run_folder, table, cache_folder=parsed.cache)
     write_predictions(parsed.out, predictions, ids=table[ID].to_numpy())
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
@@ -49,7 +50,13 @@ def written_whole(path: Path) -> Iterator[Path]:
 def write_json(path: Path, content: object) -> None:
     """Write JSON whole or not at all; NaN is refused, because readers outside Python cannot parse it."""
     with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False, default=_plain) + "\n", encoding="utf-8")
+
+
+def _plain(value: object) -> object:
+    if isinstance(value, np.generic):  # a parameter out of np.linspace is as good a number as one typed in
+        return value.item()
+    raise TypeError(f"a run folder must hold JSON types only, however: {value!r}")
 
 
 def read_json(path: Path) -> dict:
@@ -69,8 +76,8 @@ def write_predictions(
         folds: The fold each row was scored in; adds a column.
     """
     frame = pd.DataFrame(predictions, columns=list(TARGETS))
-    frame.insert(0, ID, ids)
+    frame.insert(0, ID, np.asarray(ids))  # by position: a Series would be aligned on its index
     if folds is not None:
-        frame.insert(1, "fold", folds)
+        frame.insert(1, "fold", np.asarray(folds))
     with written_whole(path) as temporary:
         frame.to_csv(temporary, index=False)

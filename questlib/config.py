@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable
 from difflib import get_close_matches
+from numbers import Real
 
 
 def refuse_unknown(given: Iterable[str], *, known: Collection[str], what: str) -> None:
@@ -20,7 +21,7 @@ def refuse_unknown(given: Iterable[str], *, known: Collection[str], what: str) -
         return
     hints = []
     for name in unknown:
-        nearest = get_close_matches(name, list(known), n=1, cutoff=0.4)
+        nearest = get_close_matches(str(name), list(known), n=1, cutoff=0.4)
         hints.append(f"{name!r}" + (f" (did you mean {nearest[0]!r}?)" if nearest else ""))
     raise ValueError(f"unknown {what}: {', '.join(hints)}; known: {', '.join(sorted(known))}")
 
@@ -38,7 +39,8 @@ def refuse_outside(value: float, *, low: float, high: float, what: str) -> None:
         TypeError: If the value is not a number.
         ValueError: If it lies outside.
     """
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    # NumPy's numbers are Real too; a bool is an int, but no quantity.
+    if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{what} must be a number in [{low}, {high}], however: {value!r}")
     if not low <= value <= high:
         raise ValueError(f"{what} must lie in [{low}, {high}], however: {value!r}")

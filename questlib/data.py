@@ -1,5 +1,6 @@
 """The competition's tables: read, checked, nulls given a stated value, rows split by question."""
 
+import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,18 +78,30 @@ def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
         ValueError: If it cannot be parsed or does not hold what it must.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing; the data folder must hold it")
+        raise FileNotFoundError(f"there is no table {path}; put it there or name another")
     try:
         header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
-        frame = pd.read_csv(path, keep_default_na=False, na_values=[""], index_col=False, dtype=_text_types(header))
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise ValueError(f"{path} must be a CSV table in UTF-8 with a header, however: {error}") from error
+        with warnings.catch_warnings():
+            # Where rows are longer than the header, pandas drops what stands beyond it and only warns.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frame = pd.read_csv(
+                path,
+                keep_default_na=False,
+                na_values=[""],
+                index_col=False,
+                dtype=_text_types(header),
+                float_precision="round_trip",  # to the last bit, so that a file scores as what was written to it
+            )
+    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
+        raise ValueError(f"{path} must be a CSV table in UTF-8 with a header, however: {str(error).strip()}") from error
     doubled = [name for name, count in Counter(header).items() if count > 1]
     if doubled:
         raise ValueError(f"{path} must name each column once, however doubled: {doubled}; remove the copies")
     missing = [name for name in columns if name not in frame.columns]
     if missing:
-        raise ValueError(f"{path} must hold the columns {missing}, however: {list(frame.columns)[:12]} ...")
+        raise ValueError(
+            f"{path} must hold the columns {missing}, however it holds {list(frame.columns)[:12]} ...; add them"
+        )
     if frame.empty:
         raise ValueError(f"{path} must hold at least one row, however: it holds only a header")
     _check_ids(frame[ID], path=path)
@@ -103,7 +116,9 @@ def _text_types(header: list[str]) -> dict[str, type]:
 
 def _check_ids(ids: pd.Series, *, path: Path) -> None:
     if ids.isna().any():
-        raise ValueError(f"{path}: {ID} must not be empty, however: row {int(ids.isna().argmax())} has none")
+        raise ValueError(
+            f"{path}: {ID} must not be empty, however: row {int(ids.isna().argmax())} has none; give or remove it"
+        )
     if ids.duplicated().any():
         repeated = ids[ids.duplicated()].unique()[:5].tolist()
         raise ValueError(f"{path}: {ID} must be unique, however repeated: {repeated}; keep one row of each")
@@ -115,13 +130,13 @@ def _check_target(values: pd.Series, *, path: Path) -> None:
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
         raise ValueError(
-            f"{path}: {values.name} must be a number in [0, 1], however: {values.iloc[row]!r} in row {row} "
+            f"{path}: {values.name} must be a number in [0, 1], however: {values.tolist()[row]!r} in row {row} "
             f"({int(wrong.sum())} such rows); correct or remove them"
         )
 
 
 def fill_nulls(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give every null in text, category and host its stated value, on a copy.
+    """Give every null in text, category and host its stated value, on a copy in which these hold strings only.
 
     Args:
         frame: Any table with the input columns.
@@ -130,7 +145,9 @@ def fill_nulls(frame: pd.DataFrame) -> pd.DataFrame:
         The copy; text nulls are empty strings, category and host nulls are "unknown".
     """
     stated = {name: NULL_TEXT for name in TEXT_COLUMNS} | {name: NULL_METADATA for name in METADATA_COLUMNS}
-    filled = {name: frame[name].astype(object).where(frame[name].notna(), value) for name, value in stated.items()}
+    filled = {
+        name: frame[name].astype(object).where(frame[name].notna(), value).map(str) for name, value in stated.items()
+    }
     return frame.assign(**filled)
 
 
@@ -142,9 +159,20 @@ def question_of(frame: pd.DataFrame) -> npt.NDArray:
 
     Returns:
         Strings, shape (n_rows,); equal strings are one question.
+
+    Raises:
+        ValueError: If a url is null and there is no title or body to tell the question by.
     """
-    fallback = frame["question_title"] + "\n" + frame["question_body"]
-    return frame[QUESTION].where(frame[QUESTION].notna(), fallback).to_numpy(dtype=str)
+    questions = frame[QUESTION]
+    if questions.isna().any():
+        if not {"question_title", "question_body"} <= set(frame.columns):
+            raise ValueError(
+                f"{QUESTION} must name each row's question, however: {int(questions.isna().sum())} rows have none, "
+                "and there are no columns question_title and question_body to tell it by; add them"
+            )
+        fallback = frame["question_title"].fillna(NULL_TEXT) + "\n" + frame["question_body"].fillna(NULL_TEXT)
+        questions = questions.where(questions.notna(), fallback)
+    return questions.to_numpy(dtype=str)
 
 
 def assign_folds(questions: npt.NDArray, *, split: str, folds: int, seed: int) -> IndexArray:
@@ -172,7 +200,8 @@ def assign_folds(questions: npt.NDArray, *, split: str, folds: int, seed: int) -
         raise ValueError(f"folds must lie between 2 and the number of questions, however: {folds=}, {n_questions=}")
     splitter = splitters[split](n_splits=folds, shuffle=True, random_state=seed)
     fold_of_row = np.empty(len(questions), dtype=np.intp)
-    for fold, (_, scored) in enumerate(splitter.split(questions, groups=questions)):
+    groups = questions if split == "question" else None  # KFold would warn that it takes none
+    for fold, (_, scored) in enumerate(splitter.split(questions, groups=groups)):
         fold_of_row[scored] = fold
     return fold_of_row
 

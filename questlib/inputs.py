@@ -1,5 +1,6 @@
 """Where a named input lies: a local folder, or a folder attached to a Kaggle kernel in either mount layout."""
 
+from glob import escape
 from pathlib import Path
 
 MOUNT = Path("/kaggle/input")
@@ -28,9 +29,9 @@ def find_folder(name: str, *, marker: str) -> Path | None:
         nothing matches. Only what matches the name is walked: a large mount beside it costs nothing.
     """
     local = Path(name).expanduser()
-    attached = (folder for pattern in _PATTERNS for folder in sorted(MOUNT.glob(pattern.format(slug=name))))
-    if local.is_absolute() or name.startswith("."):  # a glob pattern must be relative, and a path is never a slug
-        attached = iter(())
+    # A path is never a slug, and a slug is a name, not a pattern.
+    patterns = () if local.is_absolute() or name.startswith(".") or not name else _PATTERNS
+    attached = (folder for pattern in patterns for folder in sorted(MOUNT.glob(pattern.format(slug=escape(name)))))
     for folder in (local, *attached):
         for depth in range(_MAX_DEPTH + 1 if folder != local else 1):
             for found in sorted(folder.glob("*/" * depth + marker)):
@@ -39,8 +40,9 @@ def find_folder(name: str, *, marker: str) -> Path | None:
 
 
 def describe_mounts() -> str:
-    """Name what is attached, for an error message: at most twenty folders, two levels deep."""
+    """Name what is attached, for an error message: at most twenty folders, in either layout."""
     if not MOUNT.is_dir():
         return f"no {MOUNT} here"
-    folders = sorted(str(path.relative_to(MOUNT)) for path in (*MOUNT.glob("*"), *MOUNT.glob("*/*/*")) if path.is_dir())
+    paths = {path for pattern in _PATTERNS for path in MOUNT.glob(pattern.format(slug="*")) if path.is_dir()}
+    folders = sorted(str(path.relative_to(MOUNT)) for path in paths)
     return f"attached under {MOUNT}: {', '.join(folders[:20]) or 'nothing'}"

@@ -9,7 +9,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
-from questlib.schema import TEXT_COLUMNS
+from questlib.schema import METADATA_COLUMNS, TEXT_COLUMNS
 
 _STATISTICS = {
     "characters": lambda text: np.log1p(text.str.len()),
@@ -18,6 +18,7 @@ _STATISTICS = {
     "digits": lambda text: text.str.count(r"\d") / text.str.len().clip(lower=1),
     "symbols": lambda text: text.str.count(r"[{}();=<>\\$]") / text.str.len().clip(lower=1),
 }
+_LEAST_SCALE = 1e-9
 
 
 class MetadataEncoder(TransformerMixin, BaseEstimator):
@@ -58,18 +59,26 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
             The encoder.
 
         Raises:
+            TypeError: If a category or host is not a string.
             ValueError: If n_hosts is negative or there are no rows.
         """
         if self.n_hosts < 0 or frame.empty:
             raise ValueError(
                 f"n_hosts must not be negative and there must be rows, however: {self.n_hosts=}, {len(frame)=}"
             )
-        self.categories_ = sorted(frame["category"].unique())
+        for name in METADATA_COLUMNS:
+            wrong = [value for value in frame[name].unique() if not isinstance(value, str)]
+            if wrong:
+                raise TypeError(
+                    f"{name} must hold strings, however: {wrong[:3]}; fill nulls with questlib.data.fill_nulls"
+                )
+        self.categories_ = sorted(set(frame["category"]))
         by_count = sorted(frame["host"].value_counts().items(), key=lambda item: (-item[1], item[0]))
         self.hosts_ = sorted(host for host, _ in by_count[: self.n_hosts])
         statistics = self._statistics(frame)
         self.means_, scales = statistics.mean(axis=0), statistics.std(axis=0)
-        self.scales_ = np.where(scales > 0, scales, 1.0)
+        # A constant column's deviation is a rounding error: dividing by it would make any other value enormous.
+        self.scales_ = np.where(scales > _LEAST_SCALE, scales, 1.0)
         names = (
             [f"{column}_{name}" for column in TEXT_COLUMNS for name in _STATISTICS] if self.use_text_statistics else []
         )

@@ -251,7 +251,10 @@ class QuestModel(PreTrainedModel):
         parts = _split_passes(attention_mask)
         order = torch.cat([part for part, _ in parts])
         vectors = torch.cat(
-            [self._read(*(each[part, :end] for each in (input_ids, attention_mask, token_type_ids))) for part, end in parts]
+            [
+                self._read(*(each[part, :end] for each in (input_ids, attention_mask, token_type_ids)))
+                for part, end in parts
+            ]
         )
         # Logits in 16 bits would tie rows that differ, and the score is about ranks.
         with torch.autocast(input_ids.device.type, enabled=False):

@@ -34,7 +34,7 @@ def find_encoder(name: str) -> Path:
 
     Raises:
         FileNotFoundError: If nothing of that name is here, nor on the hub when it may be asked.
-        ValueError: If the local package's weights do not have the published hash.
+        ValueError: If the weights of "all-MiniLM-L6-v2", installed or attached, do not have the published hash.
     """
     if name == LOCAL_ENCODER:
         return _local_encoder()
@@ -51,13 +51,13 @@ def find_encoder(name: str) -> Path:
 def _local_encoder() -> Path:
     spec = find_spec(_LOCAL_PACKAGE)
     if spec is None or spec.origin is None:
-        attached = find_folder(LOCAL_ENCODER.lower(), marker="config.json")
-        if attached is not None:
-            return attached
+        folder = find_folder(LOCAL_ENCODER.lower(), marker="config.json")
+    else:
+        folder = Path(spec.origin).parent / "model"
+    if folder is None:
         raise FileNotFoundError(
             f"the encoder {LOCAL_ENCODER} is neither installed nor attached ({describe_mounts()}); run `make install`"
         )
-    folder = Path(spec.origin).parent / "model"
     check_sha256(folder / "model.safetensors", expected=_LOCAL_SHA256)
     return folder
 
@@ -70,8 +70,11 @@ def check_sha256(path: Path, *, expected: str) -> None:
         expected: Its SHA-256, in hexadecimal.
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If the hash differs.
     """
+    if not path.is_file():
+        raise FileNotFoundError(f"the weights {path} are missing; install them anew")
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != expected:
@@ -85,7 +88,9 @@ def _hub_encoder(name: str) -> Path:
 
     looked = f"no encoder {name!r}: no such folder here, {describe_mounts()}"
     if os.environ.get("HF_HUB_OFFLINE") == "1":
-        raise FileNotFoundError(f"{looked}, and the hub may not be asked (HF_HUB_OFFLINE=1); attach or name its folder")
+        raise FileNotFoundError(
+            f"{looked}, and the hub may not be asked (HF_HUB_OFFLINE=1); attach it, name a folder, or set use_internet"
+        )
     try:
         return Path(snapshot_download(name, allow_patterns=_HUB_FILES, etag_timeout=_HUB_TIMEOUT))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError) as error:

@@ -2,6 +2,7 @@
 
 import ast
 import logging
+import os
 import sys
 import time
 from datetime import datetime
@@ -43,17 +44,23 @@ def run_notebook(
     Raises:
         FileNotFoundError: If the data or the encoder is missing.
         FileExistsError: If the run folder holds something.
+        TypeError: If a parameter is not of its default's kind.
         ValueError: If the profile or a parameter is unknown, or the data is bad.
-        PapermillExecutionError: If a cell fails.
+        RuntimeError: If a cell fails; the run folder keeps the notebook as far as it came.
     """
     defaults = read_parameters(notebook)
     given = read_profile(notebook.parent / "profiles", profile) | ({"data": data} if data else {}) | overrides
     refuse_unknown(given, known=defaults, what="parameter")
+    _refuse_other_kinds(given, defaults)
+    if "out" in given:
+        raise ValueError(f"the run folder must be named with --out, however the parameter out is {given['out']!r}")
     out = (out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{profile}").resolve()
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"the run folder {out} must be new or empty, however it holds files; name another")
     parameters = defaults | given
     # The notebook checks these too; asked here first, a mistake costs a second and leaves nothing behind.
+    if "use_internet" in parameters:
+        os.environ["HF_HUB_OFFLINE"] = str(int(not parameters["use_internet"]))
     for name, resolve in (("data", lambda value: read_tables(value)), ("encoder", find_encoder)):
         resolve(parameters[name])
     given = {name: _absolute(value) if name in ("data", "encoder") else value for name, value in given.items()}
@@ -71,11 +78,23 @@ def run_notebook(
             stdout_file=sys.stdout,
             stderr_file=sys.stderr,
         )
+    except PapermillExecutionError as error:
+        raise RuntimeError(
+            f"cell {error.exec_count} of {notebook} failed with {error.ename}: {error.evalue}; {executed} shows where"
+        ) from error
     finally:
         if executed.exists():
             write_report(executed, out / REPORT)
     logger.info("done in %.1f min: %s", (time.monotonic() - start) / 60, out)
     return out
+
+
+def _refuse_other_kinds(given: dict[str, Any], defaults: dict[str, Any]) -> None:
+    # The word "False" counts as true, and 2.5 folds fail late: better to say so before anything is made.
+    for name, value in given.items():
+        kind = type(defaults[name])
+        if type(value) is not kind and not (kind is float and type(value) is int):
+            raise TypeError(f"parameter {name} must be of type {kind.__name__}, however: {value!r}")
 
 
 def _absolute(value: str) -> str:
@@ -98,8 +117,18 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
     """
     if not notebook.is_file():
         raise FileNotFoundError(f"no notebook {notebook}; run from the project's root, or name one with --notebook")
-    declared = papermill.inspect_notebook(str(notebook))
-    return {name: ast.literal_eval(parameter["default"]) for name, parameter in declared.items()}
+    cells = nbformat.read(notebook, as_version=4).cells
+    source = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
+    declared = {}
+    # papermill's own inspection goes line by line: a "#" in a string or a "=" in a comment misleads it.
+    for statement in ast.parse(source).body:
+        match statement:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
+                | ast.Assign(targets=[ast.Name(id=name)], value=value)
+            ):
+                declared[name] = ast.literal_eval(value)
+    return declared
 
 
 def read_profile(folder: Path, name: str) -> dict[str, Any]:
@@ -113,11 +142,14 @@ def read_profile(folder: Path, name: str) -> dict[str, Any]:
         Parameters by name.
 
     Raises:
-        ValueError: If there is no such profile, or it is not a mapping.
+        ValueError: If there is no such profile, or it is not YAML, or not a mapping.
     """
     known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     refuse_unknown([name], known=known, what="profile")
-    content = yaml.safe_load(known[name].read_text(encoding="utf-8")) or {}
+    try:
+        content = yaml.safe_load(known[name].read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ValueError(f"{known[name]} must be YAML, however: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{known[name]} must map parameters to values, however: {type(content)=}")
     return content
@@ -154,5 +186,3 @@ table { border-collapse: collapse; font-size: 14px; } th, td { padding: .25rem .
 th { background: #eef1f5; } tr:nth-child(even) td { background: #f8f9fb; }
 pre { font-size: 12px; background: #f6f7f9; padding: .6rem; overflow: auto; max-height: 22rem; }
 """
-
-__all__ = ["PapermillExecutionError", "read_parameters", "read_profile", "run_notebook", "write_report"]

@@ -1,5 +1,7 @@
 """The submission: checked, then written whole or not at all."""
 
+from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ def write_submission(
         ValueError: As `check_submission`; nothing is written then.
     """
     frame = pd.DataFrame(predictions, columns=list(TARGETS))
-    frame.insert(0, ID, ids)
+    frame.insert(0, ID, np.asarray(ids))  # by position: a Series would be aligned on its index
     frame = frame[list(sample_submission.columns)]
     check_submission(frame, columns=list(sample_submission.columns), ids=ids)
     with written_whole(path) as temporary:
@@ -51,12 +53,17 @@ def check_submission(frame: pd.DataFrame, *, columns: list[str], ids: npt.ArrayL
     if list(frame.columns) != columns:
         missing = [name for name in columns if name not in frame.columns]
         extra = [name for name in frame.columns if name not in columns]
-        raise ValueError(f"the columns must be the sample's, in its order, however: {missing=}, {extra=}")
+        moved = "" if missing or extra else f", the first out of place is {_first_difference(frame.columns, columns)}"
+        raise ValueError(
+            f"the columns must be the sample's, in its order, however: {missing=}, {extra=}{moved}; "
+            "write the sample's columns"
+        )
     given, wanted = frame[ID].to_numpy(), np.asarray(ids)
     if len(given) != len(wanted) or (given != wanted).any():
         raise ValueError(
             f"the ids must be the test's, in its order, however: {len(given)} rows for {len(wanted)}, "
-            f"{len(set(wanted.tolist()) - set(given.tolist()))} ids missing; write one row per test row"
+            f"{len(set(wanted.tolist()) - set(given.tolist()))} ids missing, the first out of place is "
+            f"{_first_difference(given.tolist(), wanted.tolist())}; write one row per test row"
         )
     values = frame.drop(columns=ID).apply(pd.to_numeric, errors="coerce")
     wrong = values.columns[~((values >= 0) & (values <= 1)).all()]  # NaN compares false
@@ -65,3 +72,8 @@ def check_submission(frame: pd.DataFrame, *, columns: list[str], ids: npt.ArrayL
     constant = values.columns[values.nunique() < 2]
     if len(frame) > 1 and len(constant):
         raise ValueError(f"no column may be constant, because it cannot be ranked, however: {constant.tolist()}")
+
+
+def _first_difference(given: Iterable[object], wanted: Iterable[object]) -> str:
+    pairs = enumerate(zip_longest(given, wanted, fillvalue="nothing"))
+    return next(f"{found!r} for {asked!r} at {place}" for place, (found, asked) in pairs if found != asked)

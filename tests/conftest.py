@@ -1,24 +1,100 @@
+import random
+import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
-import toy
-from questlib.schema import TARGETS
+from hypothesis import settings
 
-import numpy as np
+from questlib.schema import ID, INPUT_COLUMNS, QUESTION, TARGETS, UNUSED_COLUMNS
+
+# The same examples each time, so that a failure is the change's; no deadline, because machines differ.
+settings.register_profile("questlib", deadline=None, derandomize=True, max_examples=60)
+settings.load_profile("questlib")
+
+# 20 rows, 14 questions: one with three answers, four with two, nine with one.
+QUESTION_OF_ROW = (0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
+CATEGORIES = ("TECHNOLOGY", "SCIENCE", "CULTURE", "TECHNOLOGY")
+HOSTS = ("stackoverflow.com", "physics.example", "english.example", "stackoverflow.com", "rare.example")
+SUBJECTS = ("a loop", "the moon", "this word", "my list", "a sauce", "the exam", "a cable")
+COLUMNS = (
+    ID, "question_title", "question_body", "question_user_name", "question_user_page",
+    "answer", "answer_user_name", "answer_user_page", QUESTION, "category", "host",
+)  # fmt: skip
+
+
+def make_frame(question_of_row: tuple[int, ...], *, first_id: int, seed: int) -> pd.DataFrame:
+    """A table in the QUEST schema whose rows of one question share title, body, asker, url, category and host."""
+    rows = []
+    for row, question in enumerate(question_of_row):
+        subject = SUBJECTS[question % len(SUBJECTS)]
+        rows.append(
+            {
+                ID: first_id + 3 * row,
+                "question_title": f"What about {subject}, number {question}?",
+                "question_body": f"I looked at {subject}.\n"
+                + f"It did not work in way {question}. " * (1 + question % 5),
+                "question_user_name": f"asker {question}",
+                "question_user_page": f"https://site.example/users/{question}",
+                "answer": f"Take {subject} and try {row} times. " * (1 + row % 4),
+                "answer_user_name": f"helper {row}",
+                "answer_user_page": f"https://site.example/users/{100 + row}",
+                QUESTION: f"https://site.example/questions/{first_id}-{question}",
+                "category": CATEGORIES[question % len(CATEGORIES)],
+                "host": HOSTS[question % len(HOSTS)],
+            }
+        )
+    frame = pd.DataFrame(rows, columns=list(COLUMNS))
+    levels = np.random.default_rng(seed).integers(0, 4, size=(len(frame), len(TARGETS))) / 3
+    levels[0], levels[1] = 0, 1  # no column is constant, whatever was drawn
+    return frame.join(pd.DataFrame(levels, columns=list(TARGETS)))
+
+
+@pytest.fixture(autouse=True)
+def seeds() -> None:
+    """Libraries that draw from a global generator draw the same in every test."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  scikit-learn and transformers draw from it
+    if "torch" in sys.modules:  # most tests need no torch, and importing it takes longer than they do
+        sys.modules["torch"].manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test asks the hub, and a test that switches it puts the switch back."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
 
 @pytest.fixture
 def toy_frame() -> pd.DataFrame:
-    g = np.random.default_rng(0)
-    n = 20
-    f = pd.DataFrame({
-        "qa_id": range(n), "question_title": ["how to step", "why is the body"] * 10, "question_body": ["the body is good"] * n,
-        "answer": ["step to " * (i % 7 + 1) for i in range(n)], "url": [f"u{i // 2}" for i in range(n)],
-        "category": ["A", "B"] * 10, "host": ["x", "y", "z", "w"] * 5})
-    for name in TARGETS:
-        f[name] = g.integers(0, 4, n) / 3
-    return f
+    """Twenty training rows, 14 questions, 11 columns and 30 targets, no nulls."""
+    return make_frame(QUESTION_OF_ROW, first_id=10, seed=1)
+
+
+@pytest.fixture
+def toy_test_frame() -> pd.DataFrame:
+    """Six rows of as many other questions, without targets."""
+    return make_frame(tuple(range(6)), first_id=1000, seed=2)[list(COLUMNS)]
+
+
+@pytest.fixture
+def toy_folder(tmp_path: Path, toy_frame: pd.DataFrame, toy_test_frame: pd.DataFrame) -> Path:
+    """A data folder: train.csv, test.csv and sample_submission.csv."""
+    folder = tmp_path / "toy"
+    folder.mkdir()
+    toy_frame.to_csv(folder / "train.csv", index=False)
+    toy_test_frame.to_csv(folder / "test.csv", index=False)
+    sample = pd.DataFrame(0.25, index=range(len(toy_test_frame)), columns=list(TARGETS))
+    sample.insert(0, ID, toy_test_frame[ID])
+    sample.to_csv(folder / "sample_submission.csv", index=False)
+    assert {*COLUMNS} == {*INPUT_COLUMNS, QUESTION, *UNUSED_COLUMNS}
+    return folder
+
 
 @pytest.fixture(scope="session")
 def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A toy BERT with its tokenizer; torch is imported only by the tests that ask for it."""
+    import toy
+
     return toy.write_encoder(tmp_path_factory.mktemp("encoder"))

@@ -40,7 +40,11 @@ def test_run_folder_is_complete(run_folder):
         "quest.ipynb", "report.html", "config.json", "history.json", "scores.json", "timeline.json", "out_of_fold.csv",
         "test_predictions.csv", "submission.csv", "tokenizer", "fold-0",
     }  # fmt: skip
-    assert {path.name for path in (run_folder / "fold-0").iterdir()} == {"config.json", "model.safetensors", "metadata.json"}
+    assert {path.name for path in (run_folder / "fold-0").iterdir()} == {
+        "config.json",
+        "model.safetensors",
+        "metadata.json",
+    }
 
 
 def test_training_on_the_sample_learns(run_folder):
@@ -54,7 +58,7 @@ def test_training_on_the_sample_learns(run_folder):
 def test_every_cell_was_executed(run_folder):
     notebook = nbformat.read(run_folder / "quest.ipynb", as_version=4)
     assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
-    assert f"out = \"{run_folder}\"" in "\n".join(cell.source for cell in notebook.cells)
+    assert f'out = "{run_folder}"' in "\n".join(cell.source for cell in notebook.cells)
 
 
 def test_submission_is_valid_and_the_check_says_so(run_folder):
@@ -66,9 +70,7 @@ def test_submission_is_valid_and_the_check_says_so(run_folder):
 
 
 def test_score_command_repeats_the_runs_own_score(run_folder):
-    done = questlib(
-        "score", run_folder / "out_of_fold.csv", SAMPLE / "train.csv", "--one-row-per-question", "--json"
-    )
+    done = questlib("score", run_folder / "out_of_fold.csv", SAMPLE / "train.csv", "--one-row-per-question", "--json")
     assert done.returncode == 0, done.stderr
     kept = read_json(run_folder / "scores.json")["raw"]["one_row_per_question"]
     assert json.loads(done.stdout)["mean"] == pytest.approx(kept["mean"], abs=1e-9)

@@ -118,9 +118,6 @@ def test_explore_runs_on_the_sample(tmp_path):
         progress_bar=False,
     )
     pictures = [
-        output
-        for cell in code_cells(executed)
-        for output in cell.outputs
-        if "image/png" in output.get("data", {})
+        output for cell in code_cells(executed) for output in cell.outputs if "image/png" in output.get("data", {})
     ]
     assert len(pictures) == 7

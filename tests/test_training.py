@@ -166,7 +166,9 @@ def test_accumulation_makes_fewer_steps(model, rows, tmp_path):
 def test_seed_decides_the_result(encoder_folder, rows, tmp_path):
     def train(seed: int) -> np.ndarray:
         torch.manual_seed(seed)
-        model = QuestModel.from_encoder(encoder_folder, n_kinds=2, pooling="mean", metadata_width=rows.metadata.shape[1])
+        model = QuestModel.from_encoder(
+            encoder_folder, n_kinds=2, pooling="mean", metadata_width=rows.metadata.shape[1]
+        )
         fit(model, rows, [FULL], tmp_path, seed=seed)
         return predict(model, rows, COLLATOR, batch_size=8, precision="fp32")
 

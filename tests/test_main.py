@@ -1,0 +1,146 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from questlib.__main__ import main
+from questlib.metrics import score_predictions
+from questlib.schema import ID, QUESTION, RARE_TARGET, TARGETS
+
+
+@pytest.fixture
+def predicted(toy_frame: pd.DataFrame) -> pd.DataFrame:
+    values = np.random.default_rng(5).random((len(toy_frame), len(TARGETS))) * 0.5 + 0.5 * toy_frame[list(TARGETS)]
+    return values.assign(**{ID: toy_frame[ID]})[[ID, *TARGETS]]
+
+
+@pytest.fixture
+def paths(tmp_path: Path, toy_frame: pd.DataFrame, predicted: pd.DataFrame) -> tuple[str, str]:
+    """Predictions and a truth of ids, urls and ratings only."""
+    predictions, truth = tmp_path / "predictions.csv", tmp_path / "truth.csv"
+    predicted.to_csv(predictions, index=False)
+    toy_frame[[ID, QUESTION, *TARGETS]].to_csv(truth, index=False)
+    return str(predictions), str(truth)
+
+
+def score_as_json(capsys: pytest.CaptureFixture, *arguments: str) -> dict:
+    assert main(["score", *arguments, "--json"]) == 0
+    return json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+
+
+def test_score_prints_every_target_and_both_means(
+    paths: tuple[str, str], predicted: pd.DataFrame, toy_frame: pd.DataFrame, capsys: pytest.CaptureFixture
+) -> None:
+    assert main(["score", *paths]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    expected = score_predictions(predicted[list(TARGETS)], toy_frame[list(TARGETS)])
+    shown = {line[:40].strip(): float(line[40:]) for line in lines[:-1]}
+    means = {"mean of 30": expected["mean"], f"mean without {RARE_TARGET}": expected["mean_without_rare"]}
+    assert shown == pytest.approx(expected["by_target"] | means, abs=5e-5)
+    assert lines[-1] == "20 of 20 rows predicted, 20 scored: all rows at once"
+
+
+def test_score_of_one_row_per_question_needs_no_text(
+    paths: tuple[str, str], predicted: pd.DataFrame, toy_frame: pd.DataFrame, capsys: pytest.CaptureFixture
+) -> None:
+    found = score_as_json(capsys, *paths, "--one-row-per-question", "--draws", "7", "--seed", "3")
+    assert found == score_predictions(
+        predicted[list(TARGETS)], toy_frame[list(TARGETS)], questions=toy_frame[QUESTION].tolist(), draws=7, seed=3
+    )
+    assert (found["n_rows"], found["n_draws"]) == (14, 7)
+    assert found != score_as_json(capsys, *paths)
+    assert main(["score", *paths, "--one-row-per-question"]) == 0
+    assert capsys.readouterr().out.endswith("20 of 20 rows predicted, 14 scored: one row per question, 20 draws\n")
+
+
+def test_score_joins_by_id_not_by_row(
+    paths: tuple[str, str], predicted: pd.DataFrame, capsys: pytest.CaptureFixture
+) -> None:
+    before = score_as_json(capsys, *paths)["by_target"]
+    predicted.sample(frac=1, random_state=1)[[*reversed(TARGETS), ID]].to_csv(paths[0], index=False)
+    assert score_as_json(capsys, *paths)["by_target"] == pytest.approx(before, abs=1e-12)
+
+
+def test_score_of_a_part_says_how_much_it_is(
+    paths: tuple[str, str], predicted: pd.DataFrame, capsys: pytest.CaptureFixture
+) -> None:
+    predicted.iloc[:9].assign(fold=1).to_csv(paths[0], index=False)  # as out_of_fold.csv of one fold
+    assert main(["score", *paths]) == 0
+    assert capsys.readouterr().out.endswith("9 of 20 rows predicted, 9 scored: all rows at once\n")
+
+
+def test_score_shows_a_constant_target_as_undefined(
+    paths: tuple[str, str], toy_frame: pd.DataFrame, capsys: pytest.CaptureFixture
+) -> None:
+    toy_frame.assign(**{RARE_TARGET: 0.0}).to_csv(paths[1], index=False)
+    assert main(["score", *paths]) == 0
+    assert f"{RARE_TARGET:40} undefined" in capsys.readouterr().out.splitlines()
+    assert score_as_json(capsys, *paths)["by_target"][RARE_TARGET] is None
+
+
+def test_score_takes_title_and_body_for_a_question_without_url(
+    paths: tuple[str, str], toy_frame: pd.DataFrame, capsys: pytest.CaptureFixture
+) -> None:
+    toy_frame.loc[[0, 1, 2], QUESTION] = None
+    toy_frame.to_csv(paths[1], index=False)
+    assert score_as_json(capsys, *paths, "--one-row-per-question")["n_rows"] == 14
+
+
+def test_check_accepts_a_valid_submission(toy_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    sample = pd.read_csv(toy_folder / "sample_submission.csv")
+    sample[list(TARGETS)] = np.random.default_rng(0).random((6, 30))
+    path = toy_folder / "submission.csv"
+    sample.to_csv(path, index=False)
+    assert main(["check", str(path), str(toy_folder / "sample_submission.csv")]) == 0
+    assert capsys.readouterr().out == f"{path} is valid: 6 rows, 30 targets in [0, 1], none constant\n"
+
+
+def test_run_reads_values_as_json_or_as_a_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    called = {}
+    monkeypatch.setattr(
+        "questlib.run.run_notebook", lambda notebook, **options: called.update(options, notebook=notebook)
+    )
+    values = {
+        "encoder": ("bert", "bert"), "folds": ("3", 3), "share": ("1e-5", 1e-5), "use": ("false", False),
+        "word": ("False", "False"), "weights": ('{"a": 2}', {"a": 2}), "stages": ("[1", "[1"), "quoted": ('"5"', "5"),
+        "threshold": ("NaN", "NaN"), "limit": ("Infinity", "Infinity"), "empty": ("", ""), "below": ("-1", -1),
+    }  # fmt: skip
+    given = [part for name, (text, _) in values.items() for part in ("-p", name, text)]
+    assert main(["run", "--data", "folder", "--out", str(tmp_path), "--profile", "cpu", *given]) == 0
+    assert called == {
+        "notebook": Path("notebooks/quest.ipynb"),
+        "data": "folder",
+        "out": tmp_path,
+        "profile": "cpu",
+        "overrides": {name: value for name, (_, value) in values.items()},
+    }
+
+
+def test_predict_writes_what_the_run_folder_says_of_any_table(
+    monkeypatch: pytest.MonkeyPatch, toy_folder: Path, toy_test_frame: pd.DataFrame
+) -> None:
+    predictions = np.random.default_rng(0).random((6, 30))
+
+    def predict(run_folder: Path, frame: pd.DataFrame, *, cache_folder: Path) -> np.ndarray:
+        assert (run_folder, cache_folder) == (toy_folder / "run", toy_folder / "cache")
+        assert frame[ID].tolist() == toy_test_frame[ID].tolist()
+        return predictions
+
+    monkeypatch.setattr("questlib.inference.predict_table", predict)
+    out = toy_folder / "predictions.csv"
+    arguments = [str(toy_folder / "run"), str(toy_folder / "test.csv"), str(out), "--cache", str(toy_folder / "cache")]
+    assert main(["predict", *arguments]) == 0
+    written = pd.read_csv(out, float_precision="round_trip")
+    assert written[ID].tolist() == toy_test_frame[ID].tolist()
+    np.testing.assert_array_equal(written[list(TARGETS)].to_numpy(), predictions)
+
+
+@pytest.mark.parametrize("arguments", [[], ["scoer", "a", "b"], ["score", "a"], ["run", "-p", "folds"]])
+def test_command_line_that_is_incomplete_is_refused_with_its_usage(
+    arguments: list[str], capsys: pytest.CaptureFixture
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main(arguments)
+    assert "usage: python -m questlib" in capsys.readouterr().err
