@@ -27,12 +27,13 @@ _NAMES = {
     "albert": {"embedding_size": 8},
     "electra": {"embedding_size": 8},
     "modernbert": {
-        "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2, "local_attention": 8,
+        "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2,
+        "local_attention": 8,
     },
     # DeBERTa-v3 is DeBERTa-v2 with these settings: relative positions only, and no token types.
     "deberta-v2": {
-        "relative_attention": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"], "type_vocab_size": 0,
-        "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True, "max_relative_positions": -1,
+        "relative_attention": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"],
+        "type_vocab_size": 0, "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True, "max_relative_positions": -1,
     },
 }  # fmt: skip
 
@@ -40,8 +41,8 @@ _NAMES = {
 def build_config(family: str) -> PretrainedConfig:
     """Describe a toy body of a family."""
     common = {
-        "vocab_size": len(SPECIAL) + 2 * len(LETTERS) + len(WORDS), "hidden_size": _WIDTH, "num_attention_heads": _HEADS,
-        "num_hidden_layers": _LAYERS, "intermediate_size": 32, "max_position_embeddings": _POSITIONS, "pad_token_id": 0,
+        "vocab_size": len(SPECIAL) + 2 * len(LETTERS) + len(WORDS), "hidden_size": _WIDTH,
+        "num_attention_heads": _HEADS, "num_hidden_layers": _LAYERS, "intermediate_size": 32, "max_position_embeddings": _POSITIONS, "pad_token_id": 0,
     }  # fmt: skip
     if family == "distilbert":
         common = {name: common[name] for name in ("vocab_size", "max_position_embeddings", "pad_token_id")}
@@ -71,7 +72,7 @@ def write_encoder(folder: Path, *, family: str = "bert") -> Path:
 
 
 def give_easy_texts(frame: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray]:
-    """Replace bodies and answers by words, and every rating by the share of good ones: a few steps are seen to learn."""
+    """Replace bodies and answers by words, and ratings by the share of good ones: a few steps are seen to learn."""
     n_good = np.arange(len(frame)) % 10
     texts = [" ".join(["good"] * good + ["bad"] * (9 - good)) for good in n_good]
     return frame.assign(question_body=texts, answer=texts), np.repeat(n_good[:, None] / 9, len(TARGETS), axis=1)
