@@ -2,8 +2,8 @@
 
 A column's weights minimise the squared distance to the column's centred ranks under a Gaussian prior: each group of
 targets draws its weights from around equal ones, each target from around its group's, both with standard deviation
-`spread`. The noise is measured where the models disagree, so a column with a handful of rare ratings keeps its group's
-weights while a well predicted one moves. `spread` is chosen by folds over questions, and 0, the equal mean, is a choice.
+`spread`. The noise is measured where the models disagree, so a column with a handful of rare ratings keeps its
+group's weights while a well predicted one moves. `spread` is chosen by folds over questions; 0 is the equal mean.
 """
 
 import json
@@ -54,7 +54,7 @@ class Blend:
         """Learn the weights from out-of-fold predictions.
 
         Args:
-            predictions: One array of scores per model, each of shape (n_rows, n_targets), the models always in one order.
+            predictions: One array of scores per model, each of shape (n_rows, n_targets).
             targets: Ratings, same shape.
             questions: The question of each row, shape (n_rows,); without it every row is a question.
 
@@ -136,9 +136,7 @@ def _stacked(predictions: Sequence[npt.ArrayLike]) -> FloatArray:
     return np.stack(arrays)  # (n_models, n_rows, n_targets)
 
 
-def _choose_spread(
-    scores: FloatArray, true: FloatArray, question: npt.NDArray[np.int64], groups: npt.NDArray
-) -> float:
+def _choose_spread(scores: FloatArray, true: FloatArray, question: npt.NDArray[np.int64], groups: npt.NDArray) -> float:
     results = np.zeros(len(_SPREADS))
     for known, unseen in GroupKFold(_N_FOLDS).split(true, groups=question):
         drawn = one_row_per_question(question[unseen], draws=_N_DRAWS, seed=0)
