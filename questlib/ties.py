@@ -35,6 +35,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
+from scipy.sparse import csr_array
 
 from questlib.segmentation import best_segments
 
@@ -69,7 +70,7 @@ class RankTies:
     """
 
     def __init__(
-        self, *, caution: float = 0.5, least_gain: float = 0.004, n_resamples: int = 30, seed: int = 0
+        self, *, caution: float = 0.5, least_gain: float = 0.004, n_resamples: int = 100, seed: int = 0
     ) -> None:
         self.caution = caution
         self.least_gain = least_gain
@@ -107,11 +108,12 @@ class RankTies:
             raise ValueError(f"questions must have shape ({len(true)},), however: {names.shape=}")
         _, question, n_rows = np.unique(names, return_inverse=True, return_counts=True)
         weights = 1 / (n_rows[question] * len(n_rows))  # (n_rows,), sums to 1
-        # A Poisson count per question is a bootstrap that needs no second pass over the rows.
-        resamples = np.random.default_rng(self.seed).poisson(1.0, (self.n_resamples, len(n_rows))).T  # per question
+        # A Poisson count per question is a bootstrap of questions.
+        counts = np.random.default_rng(self.seed).poisson(1.0, (self.n_resamples, len(n_rows)))
+        resamples = np.ascontiguousarray(counts.T, dtype=np.float32)  # (n_questions, n_resamples)
         columns = [
-            _cut_column(predicted[:, c], true[:, c], weights, weights[:, None] * resamples[question])
-            for c in range(true.shape[1])
+            _cut_column(predicted[:, column], true[:, column], weights, question, resamples)
+            for column in range(true.shape[1])
         ]
         runs = self._choose_runs(columns, n_questions=len(n_rows)) if columns else []
         self.intervals_ = [
@@ -210,7 +212,13 @@ class _Column(NamedTuple):
     levels: tuple[float, float]  # the common values of a run that reaches the lower, the upper end
 
 
-def _cut_column(predicted: FloatArray, true: FloatArray, weights: FloatArray, resampled: FloatArray) -> _Column:
+def _cut_column(
+    predicted: FloatArray,
+    true: FloatArray,
+    weights: FloatArray,
+    question: npt.NDArray[np.int64],
+    resamples: npt.NDArray[np.float32],
+) -> _Column:
     n_rows = len(predicted)
     order = np.argsort(predicted, kind="stable")
     values = predicted[order]
@@ -234,10 +242,13 @@ def _cut_column(predicted: FloatArray, true: FloatArray, weights: FloatArray, re
 
     weight = up_to_bounds(sorted_weights)
     ranks = up_to_bounds(sorted_weights * rank)
-    if resampled.shape[1]:
-        drawn = resampled[order]  # (n_rows, n_resamples)
-        drawn_weight = np.diff(up_to_bounds(drawn), axis=0)
-        drawn_ranks = np.diff(up_to_bounds(drawn * rank[:, None]), axis=0)
+    if resamples.shape[1]:
+        # Rows sorted by cell are a sparse matrix (n_cells, n_questions) already, with `bounds` as its row pointers.
+        shape = (len(bounds) - 1, len(resamples))
+        drawn_weight, drawn_ranks = (
+            csr_array((amounts, question[order], bounds), shape=shape) @ resamples
+            for amounts in (sorted_weights, sorted_weights * rank)
+        )  # (n_cells, n_resamples)
         smooth = np.mean([_rising(*pair) for pair in zip(drawn_ranks.T, drawn_weight.T, strict=True)], axis=0)
         ranks = np.concatenate([[0.0], np.cumsum(smooth * np.diff(weight))])
     levels = (min(0.0, float(values[0])), max(1.0, float(values[-1])))
