@@ -1,0 +1,193 @@
+"""Combine several models' predictions, trusting weights no further than questions that they have not seen.
+
+A column's weights minimise the squared distance to the column's centred ranks under a Gaussian prior: each group of
+targets draws its weights from around equal ones, each target from around its group's, both with standard deviation
+`spread`. The noise is measured where the models disagree, so a column with a handful of rare ratings keeps its
+group's weights while a well predicted one moves. `spread` is chosen by folds over questions; 0 is the equal mean.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+from scipy.optimize import nnls
+from scipy.stats import rankdata
+from sklearn.model_selection import GroupKFold
+
+from questlib.metrics import one_row_per_question, spearman_by_target
+
+FloatArray = npt.NDArray[np.float64]
+
+_SPREADS = (0.0, 0.05, 0.1, 0.2, 0.4)
+_N_FOLDS, _N_DRAWS = 4, 5
+
+
+class Blend:
+    """Average models with non-negative weights that sum to 1, per target, drawn towards equal weights.
+
+    Args:
+        groups: The group of each target, for targets that are likely to trust the same models; without it all targets
+            are one group.
+
+    Attributes:
+        weights_: Shape (n_models, n_targets), each column sums to 1.
+        spread_: How far weights were allowed to move; 0 is the equal mean.
+
+    Example:
+        >>> good, bad = [[0.1], [0.4], [0.6], [0.9]], [[0.5], [0.2], [0.9], [0.4]]
+        >>> Blend().fit([good, good], good).transform([good, bad])[:, 0].round(2).tolist()
+        [0.3, 0.3, 0.75, 0.65]
+    """
+
+    def __init__(self, *, groups: Sequence[int] | None = None) -> None:
+        self.groups = groups
+
+    def fit(
+        self,
+        predictions: Sequence[npt.ArrayLike],
+        targets: npt.ArrayLike,
+        *,
+        questions: Sequence[object] | npt.NDArray | None = None,
+    ) -> Self:
+        """Learn the weights from out-of-fold predictions.
+
+        Args:
+            predictions: One array of scores per model, each of shape (n_rows, n_targets).
+            targets: Ratings, same shape.
+            questions: The question of each row, shape (n_rows,); without it every row is a question.
+
+        Returns:
+            The fitted estimator.
+
+        Raises:
+            ValueError: If there is no model or row, shapes differ, or a value is not finite.
+        """
+        scores, true = _stacked(predictions), np.asarray(targets, dtype=np.float64)
+        if true.shape != scores.shape[1:] or not len(true):
+            raise ValueError(
+                "predictions and targets must share one shape (n_rows, n_targets) with rows, however: "
+                f"{scores.shape[1:]=}, {true.shape=}"
+            )
+        if not np.isfinite(true).all():
+            raise ValueError("targets must be finite, however: they hold NaN or infinity; drop these rows")
+        groups = np.zeros(true.shape[1], dtype=int) if self.groups is None else np.asarray(self.groups)
+        if groups.shape != (true.shape[1],):
+            raise ValueError(f"groups must name one group per target, {true.shape[1]}, however: {groups.shape=}")
+        names = np.arange(len(true)) if questions is None else np.asarray(questions, dtype=str)
+        if names.shape != (len(true),):
+            raise ValueError(f"questions must have shape ({len(true)},), however: {names.shape=}")
+        _, question = np.unique(names, return_inverse=True)
+
+        self.spread_ = 0.0
+        if len(scores) > 1 and question.max() >= _N_FOLDS:
+            self.spread_ = _choose_spread(scores, true, question, groups)
+        self.weights_ = _weigh(scores, true, question, groups, spread=self.spread_)
+        return self
+
+    def transform(self, predictions: Sequence[npt.ArrayLike]) -> FloatArray:
+        """Average the models.
+
+        Args:
+            predictions: One array of scores per model, in the order of `fit`, each of shape (n_rows, n_targets).
+
+        Returns:
+            The blended scores, shape (n_rows, n_targets).
+
+        Raises:
+            RuntimeError: If called before `fit`.
+            ValueError: If models or columns are not those of `fit`, or a value is not finite.
+        """
+        if not hasattr(self, "weights_"):
+            raise RuntimeError("Blend must be fitted before it transforms, however: fit was not called; call fit")
+        scores = _stacked(predictions)
+        if (len(scores), scores.shape[2]) != self.weights_.shape:
+            raise ValueError(
+                "predictions must be (n_models, n_rows, n_targets) with the models and targets of fit, however: "
+                f"{scores.shape=}, {self.weights_.shape=}"
+            )
+        return np.einsum("mnt,mt->nt", scores, self.weights_)
+
+    def to_json(self) -> str:
+        """Write what was set and learned as JSON."""
+        if not hasattr(self, "weights_"):
+            raise RuntimeError("Blend must be fitted before it is saved, however: fit was not called; call fit")
+        groups = None if self.groups is None else [int(group) for group in self.groups]
+        return json.dumps({"groups": groups, "spread": self.spread_, "weights": self.weights_.tolist()})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read an estimator that transforms as the one that was written."""
+        state = json.loads(text)
+        blend = cls(groups=state["groups"])
+        blend.spread_, blend.weights_ = state["spread"], np.array(state["weights"], dtype=np.float64)
+        return blend
+
+
+def _stacked(predictions: Sequence[npt.ArrayLike]) -> FloatArray:
+    arrays = [np.asarray(one, dtype=np.float64) for one in predictions]
+    shapes = [one.shape for one in arrays]
+    if not arrays or len(set(shapes)) > 1 or arrays[0].ndim != 2:
+        raise ValueError(f"predictions must be arrays of one shape (n_rows, n_targets) per model, however: {shapes=}")
+    broken = [index for index, one in enumerate(arrays) if not np.isfinite(one).all()]
+    if broken:
+        raise ValueError(f"predictions must be finite, however: NaN or infinity in models {broken}")
+    return np.stack(arrays)  # (n_models, n_rows, n_targets)
+
+
+def _choose_spread(scores: FloatArray, true: FloatArray, question: npt.NDArray[np.int64], groups: npt.NDArray) -> float:
+    results = np.zeros(len(_SPREADS))
+    for known, unseen in GroupKFold(_N_FOLDS).split(true, groups=question):
+        drawn = one_row_per_question(question[unseen], draws=_N_DRAWS, seed=0)
+        for index, spread in enumerate(_SPREADS):
+            weights = _weigh(scores[:, known], true[known], question[known], groups, spread=spread)
+            blended, rated = np.einsum("mnt,mt->nt", scores[:, unseen], weights), true[unseen]
+            by_target = np.array([spearman_by_target(blended[rows], rated[rows]) for rows in drawn])
+            results[index] += np.nan_to_num(by_target).mean()
+    return _SPREADS[int(results.argmax())]
+
+
+def _weigh(
+    scores: FloatArray, true: FloatArray, question: npt.NDArray[np.int64], groups: npt.NDArray, *, spread: float
+) -> FloatArray:
+    n_models, _, n_targets = scores.shape
+    equal = np.full(n_models, 1 / n_models)
+    weights = np.tile(equal[:, None], n_targets)
+    if not spread:
+        return weights
+    _, place, n_rows = np.unique(question, return_inverse=True, return_counts=True)
+    n_questions = len(n_rows)
+    row_weight = 1 / (n_rows[place] * n_questions)  # one row per question, as the hidden test
+    rank = rankdata(true, axis=0)
+    rank -= row_weight @ rank
+    rank /= np.maximum(np.sqrt(row_weight @ rank**2), 1e-12)
+    centred = scores - np.einsum("mnt,n->mt", scores, row_weight)[:, None]
+    by_target = centred.transpose(2, 0, 1)  # (n_targets, n_models, n_rows)
+    products = (by_target * row_weight) @ by_target.transpose(0, 2, 1)  # (n_targets, n_models, n_models)
+    agreement = np.einsum("tmn,nt,n->tm", by_target, rank, row_weight)
+    # The equal mean's slope turns scores into ranks, so that weights that sum to 1 are the scale of the problem.
+    variance = products.mean(axis=(1, 2))
+    slope = np.divide(agreement.mean(axis=1), variance, out=np.zeros(n_targets), where=variance > 0).clip(min=0)
+    products, agreement = products * slope[:, None, None] ** 2, agreement * slope[:, None]
+    # Ranks have unit norm, so noise is 1 where errors do not depend on the row, and more where models differ on rows
+    # that are hard: few rare ratings say little about weights, however far the models are apart on them.
+    mean = by_target.mean(axis=1, keepdims=True)  # (n_targets, 1, n_rows)
+    disagreement = ((by_target - mean) ** 2).sum(axis=1) * row_weight  # (n_targets, n_rows)
+    error = rank.T - slope[:, None] * mean[:, 0]
+    total = disagreement.sum(axis=1)
+    noise = np.divide((disagreement * error**2).sum(axis=1), total, out=np.ones(n_targets), where=total > 0)
+    penalty = noise.clip(min=1) / (n_questions * spread**2)
+    for group in np.unique(groups):
+        members = np.flatnonzero(groups == group)
+        shared = _ridge(products[members].sum(axis=0), agreement[members].sum(axis=0), equal, penalty[members].sum())
+        for target in members:
+            weights[:, target] = _ridge(products[target], agreement[target], shared, penalty[target])
+    return weights
+
+
+def _ridge(products: FloatArray, agreement: FloatArray, prior: FloatArray, penalty: float) -> FloatArray:
+    """Minimise w'Pw - 2 a'w + penalty |w - prior|^2 over w >= 0, scaled to sum to 1."""
+    root = np.linalg.cholesky(products + penalty * np.eye(len(prior)))
+    solved, _ = nnls(root.T, np.linalg.solve(root, agreement + penalty * prior))
+    return solved / solved.sum() if solved.sum() > 0 else prior

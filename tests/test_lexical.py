@@ -1,0 +1,117 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import pytest
+
+from questlib.lexical import HostRates, LexicalModel
+from questlib.metrics import mean_spearman
+from questlib.schema import METADATA_COLUMNS, QUESTION, TARGETS, TEXT_COLUMNS
+
+HOSTS = ("cooking.example", "words.example", "maths.example")
+
+
+def make_table(n_rows: int, seed: int) -> tuple[pd.DataFrame, npt.NDArray[np.float64]]:
+    """Ratings that follow a word, an answer's length and the host."""
+    generator = np.random.default_rng(seed)
+    asks, length = generator.random(n_rows) < 0.5, generator.integers(1, 40, n_rows)
+    host = generator.integers(0, 3, n_rows)
+    frame = pd.DataFrame(
+        {
+            "question_title": np.where(asks, "how should one do this?", "what is this thing?"),
+            "question_body": "some body text here",
+            "answer": ["word " * n for n in length],
+            "category": "ANY",
+            "host": np.array(HOSTS)[host],
+        }
+    )
+    return frame, np.column_stack([asks, length / 40, host == 1]).astype(float)
+
+
+def test_model_learns_words_lengths_and_hosts() -> None:
+    known, ratings = make_table(200, 0)
+    unseen, rated = make_table(200, 1)
+    predicted = LexicalModel().fit(known, ratings).predict(unseen)
+    for column in range(3):
+        assert mean_spearman(predicted[:, [column]], rated[:, [column]]) > 0.8
+    forgetful = LexicalModel(metadata_weight=0).fit(known, ratings).predict(unseen)
+    assert mean_spearman(forgetful[:, [2]], rated[:, [2]]) < 0.3
+
+
+def test_predictions_are_ratings_and_the_same_every_time() -> None:
+    known, ratings = make_table(100, 0)
+    first, second = (LexicalModel().fit(known, ratings).predict(known) for _ in range(2))
+    assert np.array_equal(first, second)
+    assert first.min() >= 0
+    assert first.max() <= 1
+
+
+def test_unknown_host_nulls_and_one_row_are_predicted() -> None:
+    known, ratings = make_table(100, 0)
+    strange = known.iloc[:1].assign(host="unknown.example", category=None, question_body=None, answer="")
+    predicted = LexicalModel().fit(known, ratings).predict(strange)
+    assert predicted.shape == (1, 3)
+    assert np.isfinite(predicted).all()
+    assert LexicalModel().fit(known, ratings).predict(known.iloc[:0]).shape == (0, 3)
+
+
+def test_frame_is_not_changed() -> None:
+    known, ratings = make_table(50, 0)
+    before = known.copy()
+    LexicalModel().fit(known, ratings).predict(known)
+    pd.testing.assert_frame_equal(known, before)
+
+
+@pytest.mark.parametrize("column", [*TEXT_COLUMNS, *METADATA_COLUMNS])
+def test_model_names_a_missing_column(column: str) -> None:
+    known, ratings = make_table(30, 0)
+    with pytest.raises(ValueError, match=rf"missing \['{column}'\]"):
+        LexicalModel().fit(known.drop(columns=column), ratings)
+
+
+def test_model_refuses_what_it_cannot_read() -> None:
+    known, ratings = make_table(30, 0)
+    with pytest.raises(ValueError, match=r"\(30, n_targets\) with rows, however: true.shape=\(29, 3\)"):
+        LexicalModel().fit(known, ratings[:29])
+    with pytest.raises(ValueError, match="targets must be finite"):
+        LexicalModel().fit(known, np.where(ratings > 0, np.nan, ratings))
+    with pytest.raises(RuntimeError, match="fit was not called"):
+        LexicalModel().predict(known)
+
+
+def test_host_rates_learn_where_a_rare_rating_lives() -> None:
+    hosts = np.repeat(HOSTS, 400)
+    ratings = np.zeros((1200, 2))
+    ratings[[410, 500, 700], 0] = 1.0  # three of 1,200, all on the second host
+    ratings[::2, 1] = 1.0
+    rates = HostRates().fit(hosts, ratings)
+    scaled = rates.transform(np.full((4, 2), 0.5), [*HOSTS, "unknown.example"])
+    assert scaled[1, 0] == scaled[3, 0] == 0.5
+    assert np.all(scaled[[0, 2], 0] < 0.1)
+    assert np.all(scaled[:, 1] == 0.5)
+    read = HostRates.from_json(rates.to_json())
+    assert np.array_equal(read.transform(np.full((3, 2), 0.5), HOSTS), scaled[:3])
+
+
+def test_host_rates_refuse_what_they_cannot_read() -> None:
+    with pytest.raises(ValueError, match=r"names.shape=\(2,\), true.shape=\(3, 2\)"):
+        HostRates().fit(["a", "b"], np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="targets must be finite"):
+        HostRates().fit(["a"], [[np.nan]])
+    with pytest.raises(RuntimeError, match="fit was not called"):
+        HostRates().transform([[0.5]], ["a"])
+    with pytest.raises(ValueError, match=r"scaled.shape=\(1, 1\), names.shape=\(2,\)"):
+        HostRates().fit(["a"], [[0.5]]).transform([[0.5]], ["a", "b"])
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif("QUEST_DATA" not in os.environ, reason="QUEST_DATA names no folder")
+def test_model_reaches_its_score_on_real_questions_not_seen() -> None:
+    table = pd.read_csv(Path(os.environ["QUEST_DATA"]) / "train.csv")
+    unseen = pd.util.hash_array(table[QUESTION].to_numpy()) % 4 == 0
+    ratings = table[list(TARGETS)].to_numpy()
+    predicted = LexicalModel().fit(table[~unseen], ratings[~unseen]).predict(table[unseen])
+    alone = ~table.loc[unseen, QUESTION].duplicated().to_numpy()
+    assert mean_spearman(predicted[alone], ratings[unseen][alone]) > 0.31
