@@ -22,6 +22,8 @@ METADATA = "metadata.json"
 TOKENIZER = "tokenizer"
 OUT_OF_FOLD = "out_of_fold.csv"
 TEST_PREDICTIONS = "test_predictions.csv"
+BLENDED = "blended_out_of_fold.csv"
+ENSEMBLE = "ensemble.json"
 SUBMISSION = "submission.csv"
 
 

@@ -25,6 +25,7 @@ from questlib.clock import Clock
 from questlib.config import refuse_outside
 from questlib.data import Tables, assign_folds, hold_out_questions, question_of
 from questlib.devices import pick_precision
+from questlib.ensemble import FoldPredictions
 from questlib.inference import predict, save_fold
 from questlib.metadata import MetadataEncoder
 from questlib.metrics import score_predictions
@@ -71,21 +72,9 @@ class Recipe:
         """Whether one question may stand on both sides of a split."""
         return self.split == "random"
 
-
-@dataclass(frozen=True, kw_only=True)
-class FoldPredictions:
-    """What the folds predicted.
-
-    Args:
-        out_of_fold: Predictions of rows by the fold that never saw them, shape (n_train, 30); NaN where no such fold
-            was trained.
-        fold_of_row: The fold that scores each row, shape (n_train,).
-        test: Predictions averaged over the trained folds, shape (n_test, 30).
-    """
-
-    out_of_fold: npt.NDArray[np.float64]
-    fold_of_row: npt.NDArray[np.intp]
-    test: npt.NDArray[np.float64]
+    def assign_folds(self, tables: Tables) -> npt.NDArray[np.intp]:
+        """Assign each training row to the fold that scores it, shape (n_train,)."""
+        return assign_folds(question_of(tables.train), split=self.split, folds=self.folds, seed=self.settings.seed)
 
 
 def train_folds(
@@ -113,7 +102,7 @@ def train_folds(
             f"max_length must not exceed what the encoder reads, however: {recipe.layout.max_length=}, {limit=}"
         )
     questions = question_of(tables.train)
-    fold_of_row = assign_folds(questions, split=recipe.split, folds=recipe.folds, seed=recipe.settings.seed)
+    fold_of_row = recipe.assign_folds(tables)
     if recipe.leaks:
         logger.warning("split=random leaks: a question stands on both sides, and the score reads too high")
     write_json(run_folder / CONFIG, asdict(recipe))
@@ -151,8 +140,7 @@ def train_folds(
     predictions = FoldPredictions(
         out_of_fold=out_of_fold, fold_of_row=fold_of_row, test=np.mean(test_predictions, axis=0)
     )
-    known = ~np.isnan(out_of_fold[:, 0])
-    ids = tables.train[ID].to_numpy()
+    known, ids = predictions.known, tables.train[ID].to_numpy()
     write_predictions(run_folder / OUT_OF_FOLD, out_of_fold[known], ids=ids[known], folds=fold_of_row[known])
     write_predictions(run_folder / TEST_PREDICTIONS, predictions.test, ids=tables.test[ID].to_numpy())
     write_json(run_folder / SCORES, score_folds(predictions, tables, leaks=recipe.leaks))
@@ -221,7 +209,7 @@ def score_folds(predictions: FoldPredictions, tables: Tables, *, leaks: bool) ->
     Returns:
         `protocol`, `leaks`, and under `raw` the score of one row per question, that of all rows, and each fold's.
     """
-    known = ~np.isnan(predictions.out_of_fold[:, 0])
+    known = predictions.known
     predicted, questions = predictions.out_of_fold[known], question_of(tables.train)[known]
     targets = tables.train.loc[known, list(TARGETS)].to_numpy(dtype=np.float64)
     folds = predictions.fold_of_row[known]

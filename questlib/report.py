@@ -9,7 +9,8 @@ import pandas as pd
 import torch
 from matplotlib.figure import Figure
 
-from questlib.artifacts import CONFIG, HISTORY, OUT_OF_FOLD, SCORES, TIMELINE, read_json
+from questlib.artifacts import BLENDED, CONFIG, ENSEMBLE, HISTORY, OUT_OF_FOLD, SCORES, TIMELINE, read_json
+from questlib.ensemble import Ensemble
 from questlib.schema import ANSWER_TARGETS, ID, QUESTION_TARGETS, RARE_TARGET, TARGETS
 
 _QUESTION_COLOUR, _ANSWER_COLOUR, _TRUTH_COLOUR = "#2f6db3", "#d9822b", "#9aa4b2"
@@ -43,8 +44,10 @@ def plot_learning_curve(run_folder: Path) -> Figure:
             best = known.loc[known["eval_spearman"].idxmax()]
             right.plot(best["step"], best["eval_spearman"], "*", ms=13, color=f"C{fold}")
         _draw_stage_borders((left, right), records)
-    left.set(title="Loss", xlabel="step", ylabel="binary cross-entropy")
-    right.set(title="Mean Spearman on held-out questions", xlabel="step (star: the weights that were kept)")
+    left.set_title("Loss", pad=18)  # room for the stages' names below it
+    left.set(xlabel="step", ylabel="binary cross-entropy")
+    right.set_title("Mean Spearman on held-out questions", pad=18)
+    right.set(xlabel="step (star: the weights that were kept)")
     for axes in (left, right):
         if axes.get_legend_handles_labels()[0]:
             axes.legend(fontsize=8)
@@ -60,7 +63,6 @@ def _draw_stage_borders(axes_pair: tuple, records: pd.DataFrame) -> None:
             axes.axvline(end, color="#ccd2da", lw=1, zorder=0)
             axes.text((start + end) / 2, 1.0, names[number], ha="center", va="bottom", fontsize=7, color="#667",
                       transform=axes.get_xaxis_transform())  # fmt: skip
-        axes.title.set_position((0.5, 1.06))
 
 
 def plot_spearman(run_folder: Path) -> Figure:
@@ -113,10 +115,40 @@ def plot_distributions(run_folder: Path, train: pd.DataFrame) -> Figure:
         colour = _QUESTION_COLOUR if name in QUESTION_TARGETS else _ANSWER_COLOUR
         for values, tint, alpha in ((truth[name], _TRUTH_COLOUR, 0.6), (predicted[name], colour, 0.75)):
             axes.hist(values, bins=bins, weights=np.full(len(values), 1 / len(values)), color=tint, alpha=alpha)
-        axes.set_title(name.replace("question_", "q: ").replace("answer_", "a: "), fontsize=8)
+        axes.set_title(_shorten(name), fontsize=8)
         axes.set_yticks([])
     figure.suptitle("Share of rows by rating: true (grey) and predicted out of fold (question blue, answer orange)")
     return figure
+
+
+def plot_ties(run_folder: Path) -> Figure:
+    """Draw the blended predictions of each target in their order, and where they are tied.
+
+    Args:
+        run_folder: Holds the ensemble and its blended out-of-fold predictions.
+
+    Returns:
+        A figure of 30 small pictures.
+    """
+    blended = pd.read_csv(run_folder / BLENDED)[list(TARGETS)].to_numpy()
+    ties = Ensemble.from_json((run_folder / ENSEMBLE).read_text(encoding="utf-8")).ties_
+    tied = ties.transform(blended)
+    share = np.linspace(0, 1, len(blended))
+    figure = Figure(figsize=(12, 11), layout="constrained")
+    grid = figure.subplots(6, 5, sharex=True)
+    for axes, name, before, after in zip(grid.flat, TARGETS, blended.T, tied.T, strict=True):
+        order = np.argsort(before, kind="stable")
+        moved = after[order] != before[order]
+        axes.plot(share, before[order], color=_TRUTH_COLOUR, lw=1.5)
+        axes.fill_between(share, 0, 1, where=moved, color=_ANSWER_COLOUR, alpha=0.3, lw=0)
+        axes.set(ylim=(0, 1), xlim=(0, 1))
+        axes.set_title(f"{_shorten(name)}: {moved.mean():.0%} tied", fontsize=8)
+    figure.suptitle("Blended out-of-fold predictions by share of rows, lowest first; orange rows share one value")
+    return figure
+
+
+def _shorten(target: str) -> str:
+    return target.replace("question_", "q: ").replace("answer_", "a: ")
 
 
 def plot_timeline(run_folder: Path) -> Figure:
@@ -147,13 +179,16 @@ def summarize_scores(run_folder: Path) -> pd.DataFrame:
         run_folder: Holds the scores.
 
     Returns:
-        One row per protocol and fold, with the mean of 30 targets and of the 29 without the rare one.
+        One row per model, protocol and fold, with the mean of 30 targets and of the 29 without the rare one.
     """
     scores = read_json(run_folder / SCORES)
+    raw, nested = scores["raw"], scores["nested"]
     rows = {
-        "one row per question": scores["raw"]["one_row_per_question"],
-        "all rows": scores["raw"]["all_rows"],
-    } | {f"one row per question, fold {fold['fold']}": fold for fold in scores["raw"]["by_fold"]}
+        "transformer, one row per question": raw["one_row_per_question"],
+        "transformer, all rows": raw["all_rows"],
+    }
+    rows |= {f"transformer, one row per question, fold {fold['fold']}": fold for fold in raw["by_fold"]}
+    rows |= {f"{name}, {nested['protocol']}": score for name, score in nested["scores"].items()}
     warning = "LEAKS: rows were split at random" if scores["leaks"] else ""
     return pd.DataFrame(
         [

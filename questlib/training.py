@@ -122,7 +122,7 @@ def fit_stages(
     stages: Sequence[Stage],
     *,
     train_rows: QuestRows,
-    stop_rows: QuestRows,
+    stop_rows: QuestRows | None,
     collator: PassCollator,
     settings: TrainingSettings,
     folder: Path,
@@ -133,7 +133,7 @@ def fit_stages(
         model: Trained in place.
         stages: In order; each begins where the best of those before it ended.
         train_rows: What is learned from.
-        stop_rows: Questions that are neither learned from nor scored, to stop by.
+        stop_rows: Questions that are neither learned from nor scored, to stop by; None trains every stage to its end.
         collator: Builds the batches.
         settings: What all stages share.
         folder: For TensorBoard logs.

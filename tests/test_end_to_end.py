@@ -38,7 +38,7 @@ def test_run_folder_is_complete(run_folder):
     names = {path.name for path in run_folder.iterdir()}
     assert names == {
         "quest.ipynb", "report.html", "config.json", "history.json", "scores.json", "timeline.json", "out_of_fold.csv",
-        "test_predictions.csv", "submission.csv", "tokenizer", "fold-0",
+        "test_predictions.csv", "submission.csv", "ensemble.json", "blended_out_of_fold.csv", "tokenizer", "fold-0",
     }  # fmt: skip
     assert {path.name for path in (run_folder / "fold-0").iterdir()} == {
         "config.json",
@@ -53,6 +53,13 @@ def test_training_on_the_sample_learns(run_folder):
     assert not scores["leaks"]
     losses = [record["loss"] for record in read_json(run_folder / "history.json") if "loss" in record]
     assert losses[-1] < 0.75 * losses[0]
+
+
+def test_raw_blended_and_tied_scores_stand_side_by_side(run_folder):
+    nested = read_json(run_folder / "scores.json")["nested"]
+    assert list(nested["scores"]) == ["transformer", "lexical", "blended", "tied"]
+    assert "fitted on the other questions" in nested["protocol"]
+    assert min(score["mean"] for score in nested["scores"].values()) > 0.2
 
 
 def test_every_cell_was_executed(run_folder):
@@ -102,7 +109,7 @@ def test_report_is_one_file_that_opens_offline(run_folder):
     links = _Links()
     links.feed(text)
     assert links.outside == []
-    assert links.pictures >= 6
+    assert links.pictures >= 7
     assert not re.search(r"@import|url\(\s*['\"]?http", text)
     for needed in ("Learning", "Spearman", "transformers", "settings.batch_size", "one row per question"):
         assert needed.lower() in text.lower()

@@ -1,8 +1,22 @@
+import json
+
+import numpy as np
 import pandas as pd
 import pytest
 
 from questlib import report
-from questlib.artifacts import CONFIG, HISTORY, OUT_OF_FOLD, SCORES, TIMELINE, write_json, write_predictions
+from questlib.artifacts import (
+    BLENDED,
+    CONFIG,
+    ENSEMBLE,
+    HISTORY,
+    OUT_OF_FOLD,
+    SCORES,
+    TIMELINE,
+    write_json,
+    write_predictions,
+)
+from questlib.ensemble import Ensemble
 from questlib.metrics import score_predictions
 from questlib.schema import TARGETS
 
@@ -13,7 +27,11 @@ def run_folder(tmp_path, toy_frame):
     scores = score_predictions(targets, targets, questions=toy_frame["url"])
     write_json(
         tmp_path / SCORES,
-        {"leaks": True, "raw": {"one_row_per_question": scores, "all_rows": scores, "by_fold": [scores | {"fold": 0}]}},
+        {
+            "leaks": True,
+            "nested": {"protocol": "nested", "scores": {"tied": scores}},
+            "raw": {"one_row_per_question": scores, "all_rows": scores, "by_fold": [scores | {"fold": 0}]},
+        },
     )
     write_json(
         tmp_path / HISTORY,
@@ -26,6 +44,12 @@ def run_folder(tmp_path, toy_frame):
     write_json(tmp_path / TIMELINE, {"seconds": 3, "steps": [{"step": "read", "start": 0, "seconds": 3}]})
     write_json(tmp_path / CONFIG, {"layout": {"max_length": 8}, "stages": [{"name": "full"}], "folds": 5})
     write_predictions(tmp_path / OUT_OF_FOLD, targets, ids=toy_frame["qa_id"], folds=[0] * len(toy_frame))
+    # Ratings of 0 rule the first target, so that its low predictions are worth one value.
+    sparse = np.repeat((np.arange(20) > 17)[:, None], len(TARGETS), axis=1).astype(float)
+    blended = sparse * 0.5 + np.random.default_rng(0).random(sparse.shape) * 0.4
+    ensemble = Ensemble().fit([blended, blended], sparse, questions=np.arange(20), hosts=toy_frame["host"].to_numpy())
+    write_json(tmp_path / ENSEMBLE, json.loads(ensemble.to_json()))
+    write_predictions(tmp_path / BLENDED, blended, ids=toy_frame["qa_id"], folds=[0] * 20)
     return tmp_path
 
 
@@ -63,7 +87,14 @@ def test_timeline_says_the_seconds(run_folder):
 def test_score_table_shouts_where_the_split_leaks(run_folder):
     table = report.summarize_scores(run_folder)
     assert table["protocol"].str.contains("LEAKS").all()
-    assert table["mean of 30"].tolist() == [1.0, 1.0, 1.0]
+    assert table["mean of 30"].tolist() == [1.0, 1.0, 1.0, 1.0]
+    assert table["protocol"].iloc[-1].startswith("tied, nested")
+
+
+def test_ties_picture_marks_the_rows_that_share_a_value(run_folder):
+    figure = report.plot_ties(run_folder)
+    assert len(figure.axes) == 30
+    assert figure.axes[0].get_title().endswith(": 90% tied")
 
 
 def test_machine_and_parameters_are_tables(run_folder):

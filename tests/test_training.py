@@ -228,8 +228,12 @@ def test_stages_must_not_be_empty():
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("optimizer", "adam", "did you mean 'adamw'"), ("precision", "bf61", "unknown precision"), ("batch_size", 0, "batch_size must")],
-)  # fmt: skip
+    [
+        ("optimizer", "adam", "did you mean 'adamw'"),
+        ("precision", "bf61", "unknown precision"),
+        ("batch_size", 0, "batch_size must"),
+    ],
+)
 def test_settings_refuse_bad_values_by_name(field, value, message):
     with pytest.raises(ValueError, match=message):
         replace(SETTINGS, **{field: value})

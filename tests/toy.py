@@ -27,23 +27,38 @@ _NAMES = {
     "albert": {"embedding_size": 8},
     "electra": {"embedding_size": 8},
     "modernbert": {
-        "pad_token_id": 0, "cls_token_id": 1, "sep_token_id": 2, "bos_token_id": 1, "eos_token_id": 2,
+        "pad_token_id": 0,
+        "cls_token_id": 1,
+        "sep_token_id": 2,
+        "bos_token_id": 1,
+        "eos_token_id": 2,
         "local_attention": 8,
     },
     # DeBERTa-v3 is DeBERTa-v2 with these settings: relative positions only, and no token types.
     "deberta-v2": {
-        "relative_attention": True, "position_biased_input": False, "pos_att_type": ["p2c", "c2p"],
-        "type_vocab_size": 0, "position_buckets": 8, "norm_rel_ebd": "layer_norm", "share_att_key": True, "max_relative_positions": -1,
+        "relative_attention": True,
+        "position_biased_input": False,
+        "pos_att_type": ["p2c", "c2p"],
+        "type_vocab_size": 0,
+        "position_buckets": 8,
+        "norm_rel_ebd": "layer_norm",
+        "share_att_key": True,
+        "max_relative_positions": -1,
     },
-}  # fmt: skip
+}
 
 
 def build_config(family: str) -> PretrainedConfig:
     """Describe a toy body of a family."""
     common = {
-        "vocab_size": len(SPECIAL) + 2 * len(LETTERS) + len(WORDS), "hidden_size": _WIDTH,
-        "num_attention_heads": _HEADS, "num_hidden_layers": _LAYERS, "intermediate_size": 32, "max_position_embeddings": _POSITIONS, "pad_token_id": 0,
-    }  # fmt: skip
+        "vocab_size": len(SPECIAL) + 2 * len(LETTERS) + len(WORDS),
+        "hidden_size": _WIDTH,
+        "num_attention_heads": _HEADS,
+        "num_hidden_layers": _LAYERS,
+        "intermediate_size": 32,
+        "max_position_embeddings": _POSITIONS,
+        "pad_token_id": 0,
+    }
     if family == "distilbert":
         common = {name: common[name] for name in ("vocab_size", "max_position_embeddings", "pad_token_id")}
     return AutoConfig.for_model(family, **common | _NAMES.get(family, {}))
