@@ -6,7 +6,7 @@ VENV := .venv/bin
 INSTALLED := .venv/installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test lint format types check clean
+.PHONY: help install run test bench wheel lint format types check clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -27,6 +27,12 @@ run: install  ## Train and predict: DATA=folder PROFILE=name OUT=folder ARGS="-p
 
 test: install  ## Run all tests; QUEST_DATA=folder adds those on real data
 	$(VENV)/python -m pytest
+
+bench: install  ## Compare ties and blends: OOF=folder with sixth_place.npz, DATA=folder with its train.csv
+	$(VENV)/python bench/ties.py --oof '$(OOF)' --data '$(DATA)' --json bench/results/ties.json
+
+wheel: install  ## Build questlib's wheel into wheels/
+	$(VENV)/python -m hatchling build -t wheel -d wheels
 
 lint: install  ## Check style, notebooks too
 	$(VENV)/ruff check .

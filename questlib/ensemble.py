@@ -115,8 +115,8 @@ class Ensemble:
 
     def to_json(self) -> str:
         """Write what was learned as JSON."""
-        parts = {"blend": self.blend_, "hosts": self.hosts_, "ties": self.ties_}
-        return json.dumps({name: json.loads(part.to_json()) for name, part in parts.items()})
+        parts = {"blend": self.blend_.to_json(), "hosts": self.hosts_.to_json(), "ties": self.ties_.to_json()}
+        return json.dumps({name: json.loads(part) for name, part in parts.items()})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

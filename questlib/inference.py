@@ -94,7 +94,8 @@ def predict_table(
     predictions = []
     for folder in folders:
         encoder = MetadataEncoder.from_json((folder / METADATA).read_text(encoding="utf-8"))
-        model = QuestModel.from_pretrained(folder).to(device)
+        model = QuestModel.from_pretrained(folder)
+        model.to(device)  # type: ignore[arg-type]
         rows = QuestRows(passes, encoder.transform(frame))
         predictions.append(predict(model, rows, collator, batch_size=batch_size, precision=precision))
     return np.mean(predictions, axis=0)

@@ -117,7 +117,7 @@ class HostRates:
         self.rare_share = rare_share
         self.strength = strength
 
-    def fit(self, hosts: Sequence[str] | pd.Series, targets: npt.ArrayLike) -> Self:
+    def fit(self, hosts: Sequence[str] | npt.NDArray | pd.Series, targets: npt.ArrayLike) -> Self:
         """Learn the factors from the training fold.
 
         Args:
@@ -145,7 +145,7 @@ class HostRates:
                 self.rates_[column] = dict(zip(known.tolist(), factors, strict=True))
         return self
 
-    def transform(self, predictions: npt.ArrayLike, hosts: Sequence[str] | pd.Series) -> FloatArray:
+    def transform(self, predictions: npt.ArrayLike, hosts: Sequence[str] | npt.NDArray | pd.Series) -> FloatArray:
         """Scale the rare columns.
 
         Args:

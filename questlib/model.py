@@ -11,10 +11,22 @@ from transformers.utils import ModelOutput
 
 from questlib.config import refuse_outside, refuse_unknown
 from questlib.losses import binary_cross_entropy, weight_targets
-from questlib.pooling import ClsMeanPooling, ClsPooling, LayerMix, MeanPooling, RecurrentPooling, average_passes
+from questlib.pooling import (
+    ClsMeanPooling,
+    ClsPooling,
+    LayerMix,
+    MeanPooling,
+    Pooling,
+    RecurrentPooling,
+    average_passes,
+)
 from questlib.schema import QUESTION_TARGETS, TARGETS
 
-_POOLINGS: dict[str, type[nn.Module]] = {"cls": ClsPooling, "mean": MeanPooling, "cls_mean": ClsMeanPooling}
+_POOLINGS: dict[str, type[ClsPooling] | type[MeanPooling] | type[ClsMeanPooling]] = {
+    "cls": ClsPooling,
+    "mean": MeanPooling,
+    "cls_mean": ClsMeanPooling,
+}
 _CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
 HEADS: tuple[str, ...] = ("linear", "hidden", *_CELLS)
 # Families that count positions from past the padding's id (MPNet from 2, whatever its padding), so some are never used.
@@ -100,12 +112,12 @@ class QuestHead(nn.Module):
         self.n_kinds = config.n_kinds
         self.mix = LayerMix(n_layers=config.n_mixed_layers)
         if config.head in _CELLS:
-            self.pooling: nn.Module = RecurrentPooling(
+            self.pooling: Pooling = RecurrentPooling(
                 body_width=body_width, cell=_CELLS[config.head], hidden_width=config.hidden_width
             )
         else:
             self.pooling = _POOLINGS[config.pooling](body_width=body_width)
-        width = config.n_kinds * int(self.pooling.output_width) + config.metadata_width
+        width = config.n_kinds * self.pooling.output_width + config.metadata_width
         n_outputs = 2 if config.use_split_head else 1
         self.outputs = nn.ModuleList(_build_output(config, width=width) for _ in range(n_outputs))
 
@@ -284,7 +296,7 @@ def _split_passes(attention_mask: Tensor) -> list[tuple[Tensor, int]]:
 
 def _without_pooler(body: nn.Module) -> nn.Module:
     if getattr(body, "pooler", None) is not None:
-        body.pooler = None  # type: ignore[assignment]  trained on another task, and never read here
+        setattr(body, "pooler", None)  # noqa: B010  trained on another task and never read; mypy takes it for a module
     return body
 
 

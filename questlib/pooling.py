@@ -29,7 +29,17 @@ class LayerMix(nn.Module):
         return torch.einsum("l,lptw->ptw", self.weights.softmax(dim=0), stacked)
 
 
-class ClsPooling(nn.Module):
+class Pooling(nn.Module):
+    """From token states to a vector per pass; each pooling says how wide.
+
+    Attributes:
+        output_width: Width of the vector.
+    """
+
+    output_width: int
+
+
+class ClsPooling(Pooling):
     """Take the first token.
 
     Shape:
@@ -45,7 +55,7 @@ class ClsPooling(nn.Module):
         return states[:, 0]
 
 
-class MeanPooling(nn.Module):
+class MeanPooling(Pooling):
     """Average the tokens that are not padding. Shape as `ClsPooling`."""
 
     def __init__(self, *, body_width: int) -> None:
@@ -58,7 +68,7 @@ class MeanPooling(nn.Module):
         return (states * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 
-class ClsMeanPooling(nn.Module):
+class ClsMeanPooling(Pooling):
     """Put the first token and the average side by side. Shape as `ClsPooling`."""
 
     def __init__(self, *, body_width: int) -> None:
@@ -71,7 +81,7 @@ class ClsMeanPooling(nn.Module):
         return torch.cat([self.cls(states, mask), self.mean(states, mask)], dim=-1)
 
 
-class RecurrentPooling(nn.Module):
+class RecurrentPooling(Pooling):
     """Read the tokens in both directions and take where each direction ends. Shape as `ClsPooling`.
 
     Args:

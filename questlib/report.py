@@ -1,6 +1,7 @@
 """Pictures and tables of a run, drawn from its run folder alone."""
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -170,6 +171,18 @@ def plot_timeline(run_folder: Path) -> Figure:
     axes.margins(x=0.1)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
+
+
+def tabulate_coverage(coverage: Mapping[int, float]) -> pd.DataFrame:
+    """Lay out the share of rows whose title, body and answer fit a number of tokens.
+
+    Args:
+        coverage: What `questlib.text.token_coverage` returns.
+
+    Returns:
+        One row per number of tokens.
+    """
+    return pd.DataFrame({"tokens": list(coverage), "rows that fit": [f"{share:.2%}" for share in coverage.values()]})
 
 
 def summarize_scores(run_folder: Path) -> pd.DataFrame:

@@ -95,7 +95,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         ValueError: If there is none of that kind.
     """
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    if not tokenizer.is_fast:
+    if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(
             f"the tokenizer in {folder} must be a fast one, however: {type(tokenizer)}; add tokenizer.json"
         )

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from questlib.batches import LengthBatchSampler, PassCollator, QuestRows
@@ -52,12 +52,12 @@ class QuestTrainer(Trainer):
 
     def evaluate(
         self,
-        eval_dataset: QuestRows | None = None,
+        eval_dataset: Dataset | dict[str, Dataset] | None = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Score the held-out questions: mean Spearman over all their rows, and the mean binary cross-entropy."""
-        rows = eval_dataset or self.eval_dataset
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
         assert isinstance(rows, QuestRows)
         assert rows.targets is not None
         assert isinstance(self.model, QuestModel)
@@ -106,13 +106,10 @@ class BestWeights(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        *,
-        model: QuestModel,
-        metrics: dict[str, float],
-        **_: object,
+        **event: Any,  # noqa: ANN401  what the Trainer hands to every callback
     ) -> None:
         """Keep what is trained now if it is the best so far."""
-        score = metrics["eval_spearman"]
+        score, model = event["metrics"]["eval_spearman"], event["model"]
         if score > self.best_score:
             self.best_score = score
             trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
@@ -160,11 +157,10 @@ class StageLog(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        *,
-        logs: dict[str, float],
-        **_: object,
+        **event: Any,  # noqa: ANN401  what the Trainer hands to every callback
     ) -> None:
         """Keep a record; show an evaluation at once."""
+        logs = event["logs"]
         self.records.append({"step": state.global_step, "epoch": state.epoch or 0.0} | logs)
         if "loss" in logs:
             self._loss = f"{logs['loss']:.4f}"

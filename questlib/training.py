@@ -152,7 +152,7 @@ def fit_stages(
     logger.info(
         "training on %s in %s: %d rows, %d to stop by", device, precision, len(train_rows), len(stop_rows or ())
     )
-    model.to(device)
+    model.to(device)  # type: ignore[arg-type]
     best = BestWeights(patience=settings.patience, threshold=settings.threshold)
     history: list[dict] = []
     for number, stage in enumerate(stages):

@@ -1,0 +1,56 @@
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGE = ROOT / "questlib"
+
+
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    built = []
+    for name in ("first", "second"):
+        folder = tmp_path_factory.mktemp(name)
+        command = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+        subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+        built += folder.glob("*.whl")
+    return built
+
+
+def test_wheel_is_pure_python_and_rebuilt_alike(wheels):
+    first, second = wheels
+    assert first.name.endswith("-py3-none-any.whl")
+    assert "+" not in first.name
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_wheel_holds_every_module_and_nothing_else(wheels):
+    with zipfile.ZipFile(wheels[0]) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        assert names == {f"questlib/{path.name}" for path in PACKAGE.glob("*.py")}
+        assert archive.read("questlib/metrics.py") == (PACKAGE / "metrics.py").read_bytes()
+
+
+def test_wheel_installs_offline_and_imports(wheels, tmp_path):
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", str(tmp_path)]
+    subprocess.run([*pip, str(wheels[0])], check=True, capture_output=True)
+    code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import questlib.metrics; print(questlib.__file__)"
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
+    assert done.stdout.startswith(str(tmp_path))
+
+
+def test_kernel_is_offline_and_names_its_notebook():
+    metadata = json.loads((ROOT / "kernel-metadata.json").read_text(encoding="utf-8"))
+    assert metadata["enable_internet"] is False
+    assert (ROOT / metadata["code_file"]).is_file()
+    assert metadata["competition_sources"] == ["google-quest-challenge"]
+    assert metadata["machine_shape"] == "NvidiaTeslaT4"
+    assert set(metadata) == {
+        "id", "title", "code_file", "language", "kernel_type", "is_private", "enable_gpu", "enable_tpu",
+        "enable_internet", "machine_shape", "competition_sources", "dataset_sources", "kernel_sources",
+        "model_sources", "keywords", "docker_image_pinning_type",
+    }  # fmt: skip
