@@ -1,4 +1,4 @@
-"""The model: passes through one shared body, pooled, joined by metadata that skipped the body, read by a head."""
+"""The model: passes through one shared body, then a head that metadata reaches past the body."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,27 +10,15 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from transformers.utils import ModelOutput
 
 from questlib.config import refuse_outside, refuse_unknown
+from questlib.heads import HEADS, POOLINGS, build_head
 from questlib.losses import binary_cross_entropy, weight_targets
-from questlib.pooling import (
-    ClsMeanPooling,
-    ClsPooling,
-    LayerMix,
-    MeanPooling,
-    Pooling,
-    RecurrentPooling,
-    average_passes,
-)
-from questlib.schema import QUESTION_TARGETS, TARGETS
 
-_POOLINGS: dict[str, type[ClsPooling] | type[MeanPooling] | type[ClsMeanPooling]] = {
-    "cls": ClsPooling,
-    "mean": MeanPooling,
-    "cls_mean": ClsMeanPooling,
-}
-_CELLS: dict[str, type[nn.GRU] | type[nn.LSTM]] = {"gru": nn.GRU, "lstm": nn.LSTM}
-HEADS: tuple[str, ...] = ("linear", "hidden", *_CELLS)
 # Families that count positions from past the padding's id (MPNet from 2, whatever its padding), so some are never used.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
+# What of the config decides the head.
+_HEAD_FIELDS = (
+    "n_kinds", "metadata_width", "pooling", "n_mixed_layers", "head", "hidden_width", "head_dropout", "use_split_head",
+)  # fmt: skip
 # Facts about where the encoder was loaded from, which a run folder that travels must not carry.
 # A CPU computes a few passes as fast per token as many, and padding them only among themselves saves a fifth.
 _PASSES_AT_A_TIME = 64
@@ -70,7 +58,7 @@ class QuestConfig(PretrainedConfig):
         target_weights: dict[str, float] | None = None,
         **kwargs: Any,  # noqa: ANN401  transformers hands its own fields through
     ) -> None:
-        refuse_unknown([pooling], known=_POOLINGS, what="pooling")
+        refuse_unknown([pooling], known=POOLINGS, what="pooling")
         refuse_unknown([head], known=HEADS, what="head")
         refuse_outside(head_dropout, low=0, high=0.99, what="head_dropout")
         refuse_outside(hidden_width, low=2, high=8192, what="hidden_width")
@@ -94,78 +82,6 @@ class QuestOutput(ModelOutput):
 
     loss: Tensor | None = None
     logits: Tensor | None = None
-
-
-class QuestHead(nn.Module):
-    """Everything past the body: layer mix, pooling, the metadata skip connection, and the logits.
-
-    NOTE[WIDE & DEEP]: arXiv 1606.07792 trains a linear model beside a deep one; here the metadata joins the pooled text
-    and both go through the same layers, so a hidden head can let them interact.
-
-    Args:
-        config: Says what the head is made of.
-        body_width: Width of a token's state.
-    """
-
-    def __init__(self, config: QuestConfig, *, body_width: int) -> None:
-        super().__init__()
-        self.n_kinds = config.n_kinds
-        self.mix = LayerMix(n_layers=config.n_mixed_layers)
-        if config.head in _CELLS:
-            self.pooling: Pooling = RecurrentPooling(
-                body_width=body_width, cell=_CELLS[config.head], hidden_width=config.hidden_width
-            )
-        else:
-            self.pooling = _POOLINGS[config.pooling](body_width=body_width)
-        width = config.n_kinds * self.pooling.output_width + config.metadata_width
-        n_outputs = 2 if config.use_split_head else 1
-        self.outputs = nn.ModuleList(_build_output(config, width=width) for _ in range(n_outputs))
-
-    def pool(self, layers: tuple[Tensor, ...], mask: Tensor) -> Tensor:
-        """Pool the tokens of passes.
-
-        Args:
-            layers: States of the body's layers, each (n_passes, n_tokens, body_width).
-            mask: 1 where a token is not padding, (n_passes, n_tokens).
-
-        Returns:
-            (n_passes, output_width).
-        """
-        return self.pooling(self.mix(layers), mask)
-
-    def forward(self, vectors: Tensor, rows: Tensor, kinds: Tensor, metadata: Tensor) -> Tensor:
-        """Read pooled passes and metadata.
-
-        Args:
-            vectors: (n_passes, output_width).
-            rows: The batch's row that each pass belongs to, (n_passes,).
-            kinds: The kind of each pass, (n_passes,).
-            metadata: (batch_size, metadata_width).
-
-        Returns:
-            Logits, (batch_size, n_targets).
-        """
-        texts = average_passes(vectors, rows, kinds, n_rows=len(metadata), n_kinds=self.n_kinds)
-        answer_view = torch.cat([texts.flatten(1), metadata], dim=-1)
-        if self.n_kinds == len(self.outputs) == 1:
-            return self.outputs[0](answer_view)
-        # Question targets read the first pass only. One shared head sees zeros in the place of the others.
-        question_texts = torch.cat([texts[:, :1], torch.zeros_like(texts[:, 1:])], dim=1)
-        question_view = torch.cat([question_texts.flatten(1), metadata], dim=-1)
-        n_question = len(QUESTION_TARGETS)
-        question_logits, answer_logits = self.outputs[0](question_view), self.outputs[-1](answer_view)
-        return torch.cat([question_logits[:, :n_question], answer_logits[:, n_question:]], dim=-1)
-
-
-def _build_output(config: QuestConfig, *, width: int) -> nn.Module:
-    if config.head != "hidden":
-        return nn.Sequential(nn.Dropout(config.head_dropout), nn.Linear(width, len(TARGETS)))
-    return nn.Sequential(
-        nn.Linear(width, config.hidden_width),
-        nn.ReLU(),
-        nn.Dropout(config.head_dropout),
-        nn.Linear(config.hidden_width, len(TARGETS)),
-    )
 
 
 class QuestModel(PreTrainedModel):
@@ -192,7 +108,9 @@ class QuestModel(PreTrainedModel):
                 f"{config.n_mixed_layers=}, {body_config.num_hidden_layers=}"
             )
         self.body = _without_pooler(AutoModel.from_config(body_config))
-        self.head = QuestHead(config, body_width=body_config.hidden_size)
+        self.head = build_head(
+            body_width=body_config.hidden_size, **{name: getattr(config, name) for name in _HEAD_FIELDS}
+        )
         self._target_weights = weight_targets(config.target_weights)
         self.post_init()
 
