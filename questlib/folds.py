@@ -23,7 +23,7 @@ from questlib.artifacts import (
 from questlib.batches import PassCollator, QuestRows
 from questlib.clock import Clock
 from questlib.config import refuse_outside
-from questlib.data import Tables, assign_folds, hold_out_questions, question_of
+from questlib.data import IndexArray, Tables, assign_folds, hold_out_questions, question_of
 from questlib.devices import pick_precision
 from questlib.ensemble import FoldPredictions
 from questlib.inference import predict, save_fold
@@ -72,7 +72,7 @@ class Recipe:
         """Whether one question may stand on both sides of a split."""
         return self.split == "random"
 
-    def assign_folds(self, tables: Tables) -> npt.NDArray[np.intp]:
+    def assign_folds(self, tables: Tables) -> IndexArray:
         """Assign each training row to the fold that scores it, shape (n_train,)."""
         return assign_folds(question_of(tables.train), split=self.split, folds=self.folds, seed=self.settings.seed)
 
@@ -101,38 +101,33 @@ def train_folds(
         raise ValueError(
             f"max_length must not exceed what the encoder reads, however: {recipe.layout.max_length=}, {limit=}"
         )
-    questions = question_of(tables.train)
     fold_of_row = recipe.assign_folds(tables)
     if recipe.leaks:
         logger.warning("split=random leaks: a question stands on both sides, and the score reads too high")
     write_json(run_folder / CONFIG, asdict(recipe))
     tokenizer = load_tokenizer(encoder_folder)
     tokenizer.save_pretrained(run_folder / TOKENIZER)
-    passes = [
-        encode_passes(frame, tokenizer, recipe.layout, cache_folder=cache_folder)
-        for frame in (tables.train, tables.test)
-    ]
+    passes = (
+        encode_passes(tables.train, tokenizer, recipe.layout, cache_folder=cache_folder),
+        encode_passes(tables.test, tokenizer, recipe.layout, cache_folder=cache_folder),
+    )
     clock.finish_step("tokenise")
     out_of_fold = np.full((len(tables.train), len(TARGETS)), np.nan)
     test_predictions, history = [], []
     for fold in range(recipe.folds_to_train):
         logger.info("fold %d of %d to train", fold + 1, recipe.folds_to_train)
-        scored, trained = np.flatnonzero(fold_of_row == fold), np.flatnonzero(fold_of_row != fold)
-        held_out = None
-        if recipe.stop_share:
-            trained, held_out = hold_out_questions(
-                trained, questions=questions, share=recipe.stop_share, seed=recipe.settings.seed + fold
-            )
-        data = _FoldData(tables=tables, passes=passes, trained=trained, held_out=held_out, scored=scored)
+        rows = _split_rows(recipe, fold_of_row, fold=fold, questions=question_of(tables.train))
         scored_predictions, fold_test_predictions, records = _train_fold(
-            data,
+            tables,
+            passes,
+            rows,
             recipe,
             seed=recipe.settings.seed + fold,
             encoder_folder=encoder_folder,
             pad_token_id=tokenizer.pad_token_id,
             folder=run_folder / f"fold-{fold}",
         )
-        out_of_fold[scored] = scored_predictions
+        out_of_fold[rows.scored] = scored_predictions
         test_predictions.append(fold_test_predictions)
         history += [record | {"fold": fold} for record in records]
         write_json(run_folder / HISTORY, history)
@@ -148,16 +143,25 @@ def train_folds(
 
 
 @dataclass(frozen=True, kw_only=True)
-class _FoldData:
-    tables: Tables
-    passes: list[datasets.Dataset]  # of the training and the test table
-    trained: npt.NDArray[np.intp]
-    held_out: npt.NDArray[np.intp] | None
-    scored: npt.NDArray[np.intp]
+class _FoldRows:
+    trained: IndexArray
+    held_out: IndexArray | None
+    scored: IndexArray
+
+
+def _split_rows(recipe: Recipe, fold_of_row: IndexArray, *, fold: int, questions: npt.NDArray) -> _FoldRows:
+    scored, trained = np.flatnonzero(fold_of_row == fold), np.flatnonzero(fold_of_row != fold)
+    if not recipe.stop_share:
+        return _FoldRows(trained=trained, held_out=None, scored=scored)
+    seed = recipe.settings.seed + fold
+    trained, held_out = hold_out_questions(trained, questions=questions, share=recipe.stop_share, seed=seed)
+    return _FoldRows(trained=trained, held_out=held_out, scored=scored)
 
 
 def _train_fold(
-    data: _FoldData,
+    tables: Tables,
+    passes: tuple[datasets.Dataset, datasets.Dataset],
+    rows: _FoldRows,
     recipe: Recipe,
     *,
     seed: int,
@@ -165,13 +169,13 @@ def _train_fold(
     pad_token_id: int,
     folder: Path,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[dict]]:
-    train_passes, test_passes = data.passes
-    encoder = MetadataEncoder(**recipe.metadata).fit(data.tables.train.iloc[data.trained])
-    metadata = encoder.transform(data.tables.train)
-    targets = data.tables.train[list(TARGETS)].to_numpy(dtype=np.float64)
+    train_passes, test_passes = passes
+    encoder = MetadataEncoder(**recipe.metadata).fit(tables.train.iloc[rows.trained])
+    metadata = encoder.transform(tables.train)
+    targets = tables.train[list(TARGETS)].to_numpy(dtype=np.float64)
 
-    def choose(rows: npt.NDArray[np.intp]) -> QuestRows:
-        return QuestRows(train_passes, metadata[rows], targets=targets[rows], rows=rows)
+    def choose(chosen: IndexArray) -> QuestRows:
+        return QuestRows(train_passes, metadata[chosen], targets=targets[chosen], rows=chosen)
 
     set_seed(seed)
     model = QuestModel.from_encoder(
@@ -182,18 +186,18 @@ def _train_fold(
     history = fit_stages(
         model,
         recipe.stages,
-        train_rows=choose(data.trained),
-        stop_rows=None if data.held_out is None else choose(data.held_out),
+        train_rows=choose(rows.trained),
+        stop_rows=None if rows.held_out is None else choose(rows.held_out),
         collator=collator,
         settings=settings,
         folder=folder,
     )
     save_fold(folder, model, encoder)
-    test_rows = QuestRows(test_passes, encoder.transform(data.tables.test))
+    test_rows = QuestRows(test_passes, encoder.transform(tables.test))
     precision = pick_precision(settings.precision, model.device)
     scored_predictions, test_predictions = (
-        predict(model, rows, collator, batch_size=2 * settings.batch_size, precision=precision)
-        for rows in (choose(data.scored), test_rows)
+        predict(model, chosen, collator, batch_size=2 * settings.batch_size, precision=precision)
+        for chosen in (choose(rows.scored), test_rows)
     )
     return scored_predictions, test_predictions, history
 

@@ -156,22 +156,23 @@ def fit_stages(
     best = BestWeights(patience=settings.patience, threshold=settings.threshold)
     history: list[dict] = []
     for number, stage in enumerate(stages):
+        log = StageLog(f"stage {number + 1} of {len(stages)}, {stage.name}")
+        arguments = _training_arguments(
+            stage,
+            settings,
+            n_rows=len(train_rows),
+            evaluates=stop_rows is not None,
+            precision=precision,
+            device=device,
+            seed=settings.seed + number,
+            folder=folder / f"{number}-{stage.name}" if settings.use_tensorboard else folder,
+        )
         trainable = match_parameters(model, stage.trainable)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trainable)
-        log = StageLog(f"stage {number + 1} of {len(stages)}, {stage.name}")
         trainer = QuestTrainer(
             model=model,
-            args=_training_arguments(
-                stage,
-                settings,
-                n_rows=len(train_rows),
-                evaluates=stop_rows is not None,
-                precision=precision,
-                device=device,
-                seed=settings.seed + number,
-                folder=folder / f"{number}-{stage.name}" if settings.use_tensorboard else folder,
-            ),
+            args=arguments,
             precision=precision,
             train_dataset=train_rows,
             eval_dataset=stop_rows,
@@ -185,10 +186,8 @@ def fit_stages(
         trainer.train()
         best.restore(model)
         first_step = history[-1]["step"] if history else 0
-        history += [
-            record | {"stage": stage.name, "number": number, "step": first_step + record["step"]}
-            for record in log.records
-        ]
+        about = {"stage": stage.name, "number": number}
+        history += [record | about | {"step": first_step + record["step"]} for record in log.records]
     return history
 
 
