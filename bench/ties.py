@@ -21,7 +21,7 @@ from scipy.stats import rankdata
 from sklearn.cluster import KMeans
 
 from questlib.blending import Blend
-from questlib.lexical import HostRates
+from questlib.hosts import HostRates
 from questlib.metrics import one_row_per_question, spearman_by_target
 from questlib.schema import ANSWER_TARGETS, QUESTION, QUESTION_TARGETS, RARE_TARGET, TARGETS
 from questlib.ties import RankTies

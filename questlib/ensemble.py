@@ -13,7 +13,8 @@ from sklearn.model_selection import GroupKFold
 from questlib.artifacts import BLENDED, ENSEMBLE, SCORES, read_json, write_json, write_predictions
 from questlib.blending import Blend
 from questlib.data import IndexArray, Tables, question_of
-from questlib.lexical import HostRates, LexicalModel
+from questlib.hosts import HostRates
+from questlib.lexical import LexicalModel
 from questlib.metrics import score_predictions
 from questlib.schema import ANSWER_TARGETS, ID, QUESTION_TARGETS, TARGETS
 from questlib.ties import RankTies
@@ -47,13 +48,14 @@ class FoldPredictions:
         return ~np.isnan(self.out_of_fold).any(axis=1)
 
 
-def predict_lexical(tables: Tables, *, fold_of_row: IndexArray, folds_to_train: int) -> FoldPredictions:
+def train_lexical(tables: Tables, *, fold_of_row: IndexArray, folds_to_train: int, run_folder: Path) -> FoldPredictions:
     """Fit the lexical model on the same folds as any other model.
 
     Args:
         tables: What `questlib.data.read_tables` returns.
         fold_of_row: The fold that scores each row, shape (n_train,).
         folds_to_train: How many folds, from the first on.
+        run_folder: Takes the fold's models.
 
     Returns:
         Its predictions.
@@ -64,6 +66,7 @@ def predict_lexical(tables: Tables, *, fold_of_row: IndexArray, folds_to_train: 
     for fold in range(folds_to_train):
         scored = fold_of_row == fold
         model = LexicalModel().fit(tables.train[~scored], targets[~scored])
+        model.save(run_folder / f"fold-{fold}")
         out_of_fold[scored] = model.predict(tables.train[scored])
         test.append(model.predict(tables.test))
     return FoldPredictions(out_of_fold=out_of_fold, fold_of_row=fold_of_row, test=np.mean(test, axis=0))

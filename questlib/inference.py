@@ -7,10 +7,12 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from questlib.artifacts import CONFIG, METADATA, TOKENIZER, read_json
+from questlib.artifacts import CONFIG, ENSEMBLE, METADATA, TOKENIZER, read_json
 from questlib.batches import PassCollator, QuestRows
 from questlib.data import fill_nulls
 from questlib.devices import pick_device, pick_precision
+from questlib.ensemble import Ensemble
+from questlib.lexical import LexicalModel
 from questlib.metadata import MetadataEncoder
 from questlib.model import QuestModel
 from questlib.schema import TARGETS
@@ -67,11 +69,57 @@ def save_fold(folder: Path, model: QuestModel, encoder: MetadataEncoder) -> None
 def predict_table(
     run_folder: Path, frame: pd.DataFrame, *, cache_folder: Path, batch_size: int = 16
 ) -> npt.NDArray[np.float64]:
-    """Predict any table with a run folder alone, averaged over its folds.
+    """Predict any table with a run folder alone: each model averaged over its folds, blended and tied.
 
     Args:
         run_folder: What a run left behind.
         frame: A table with the input columns; nulls are filled on a copy.
+        cache_folder: Holds tokenised text.
+        batch_size: Rows at a time.
+
+    Returns:
+        In [0, 1], shape (n_rows, 30).
+
+    Raises:
+        FileNotFoundError: If the folder holds no ensemble or no trained fold.
+    """
+    path = run_folder / ENSEMBLE
+    if not path.is_file():
+        raise FileNotFoundError(f"{run_folder} must hold {ENSEMBLE}, however it does not; name a finished run's folder")
+    frame = fill_nulls(frame)
+    folders = find_folds(run_folder)
+    transformer = predict_transformer(run_folder, frame, cache_folder=cache_folder, batch_size=batch_size)
+    lexical = np.mean([LexicalModel.load(folder).predict(frame) for folder in folders], axis=0)
+    ensemble = Ensemble.from_json(path.read_text(encoding="utf-8"))
+    return ensemble.transform([transformer, lexical], hosts=frame["host"].to_numpy(dtype=str))
+
+
+def find_folds(run_folder: Path) -> list[Path]:
+    """Find the folders of the trained folds.
+
+    Args:
+        run_folder: What a run left behind.
+
+    Returns:
+        At least one, in order.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    folders = sorted(path.parent for path in run_folder.glob(f"fold-*/{METADATA}"))
+    if not folders:
+        raise FileNotFoundError(f"{run_folder} must hold a trained fold (fold-*/{METADATA}), however it holds none")
+    return folders
+
+
+def predict_transformer(
+    run_folder: Path, frame: pd.DataFrame, *, cache_folder: Path, batch_size: int = 16
+) -> npt.NDArray[np.float64]:
+    """Predict a table with a run folder's transformers alone, averaged over the folds.
+
+    Args:
+        run_folder: What a run left behind.
+        frame: A table with nulls filled.
         cache_folder: Holds tokenised text.
         batch_size: Rows at a time.
 
@@ -81,11 +129,8 @@ def predict_table(
     Raises:
         FileNotFoundError: If the folder holds no trained fold.
     """
-    folders = sorted(path.parent for path in run_folder.glob(f"fold-*/{METADATA}"))
-    if not folders:
-        raise FileNotFoundError(f"{run_folder} must hold a trained fold (fold-*/{METADATA}), however it holds none")
+    folders = find_folds(run_folder)
     recipe = read_json(run_folder / CONFIG)
-    frame = fill_nulls(frame)
     tokenizer = load_tokenizer(run_folder / TOKENIZER)
     passes = encode_passes(frame, tokenizer, TextLayout(**recipe["layout"]), cache_folder=cache_folder)
     collator = PassCollator(pad_token_id=tokenizer.pad_token_id)

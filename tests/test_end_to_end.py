@@ -40,11 +40,8 @@ def test_run_folder_is_complete(run_folder):
         "quest.ipynb", "report.html", "config.json", "history.json", "scores.json", "timeline.json", "out_of_fold.csv",
         "test_predictions.csv", "submission.csv", "ensemble.json", "blended_out_of_fold.csv", "tokenizer", "fold-0",
     }  # fmt: skip
-    assert {path.name for path in (run_folder / "fold-0").iterdir()} == {
-        "config.json",
-        "model.safetensors",
-        "metadata.json",
-    }
+    fold = {path.name for path in (run_folder / "fold-0").iterdir()}
+    assert fold == {"config.json", "model.safetensors", "metadata.json", "lexical.json", "lexical.safetensors"}
 
 
 def test_training_on_the_sample_learns(run_folder):

@@ -3,7 +3,7 @@ import pytest
 
 from questlib.artifacts import SCORES, read_json, write_json
 from questlib.data import assign_folds, question_of, read_tables
-from questlib.ensemble import Ensemble, FoldPredictions, combine_models, predict_lexical, score_nested
+from questlib.ensemble import Ensemble, FoldPredictions, combine_models, score_nested, train_lexical
 from questlib.schema import TARGETS
 
 
@@ -62,7 +62,7 @@ def test_state_is_json_and_transforms_alike(material):
 def test_models_are_combined_for_the_test_and_scores_gain_nested(toy_folder, tmp_path):
     tables = read_tables(str(toy_folder))
     fold_of_row = assign_folds(question_of(tables.train), split="question", folds=4, seed=0)
-    lexical = predict_lexical(tables, fold_of_row=fold_of_row, folds_to_train=4)
+    lexical = train_lexical(tables, fold_of_row=fold_of_row, folds_to_train=4, run_folder=tmp_path)
     assert lexical.known.all()
     other = FoldPredictions(
         out_of_fold=np.random.default_rng(0).random(lexical.out_of_fold.shape), fold_of_row=fold_of_row,
@@ -78,13 +78,13 @@ def test_models_are_combined_for_the_test_and_scores_gain_nested(toy_folder, tmp
     assert list(scores["nested"]["scores"]) == ["lexical", "other", "blended", "tied"]
 
 
-def test_lexical_folds_never_see_the_rows_they_predict(toy_folder, monkeypatch):
+def test_lexical_folds_never_see_the_rows_they_predict(toy_folder, tmp_path):
     tables = read_tables(str(toy_folder))
     fold_of_row = assign_folds(question_of(tables.train), split="question", folds=4, seed=0)
-    one = predict_lexical(tables, fold_of_row=fold_of_row, folds_to_train=1)
+    one = train_lexical(tables, fold_of_row=fold_of_row, folds_to_train=1, run_folder=tmp_path)
     assert np.array_equal(one.known, fold_of_row == 0)
     changed = tables.train.copy()
     changed.loc[fold_of_row == 0, list(TARGETS)] = 0.0
     object.__setattr__(tables, "train", changed)
-    again = predict_lexical(tables, fold_of_row=fold_of_row, folds_to_train=1)
+    again = train_lexical(tables, fold_of_row=fold_of_row, folds_to_train=1, run_folder=tmp_path)
     assert np.array_equal(again.out_of_fold, one.out_of_fold, equal_nan=True)

@@ -10,7 +10,7 @@ from questlib.artifacts import read_json
 from questlib.clock import Clock
 from questlib.data import question_of, read_tables
 from questlib.folds import Recipe, train_folds
-from questlib.inference import predict_table
+from questlib.inference import predict_table, predict_transformer
 from questlib.metrics import score_predictions
 from questlib.schema import TARGETS
 from questlib.text import TextLayout
@@ -49,9 +49,9 @@ def test_folds_predict_the_rows_they_never_saw_and_the_run_folder_alone_predicts
         assert not set(questions[predictions.fold_of_row == fold]) & set(questions[predictions.fold_of_row != fold])
     known = ~np.isnan(predictions.out_of_fold).any(axis=1)
     assert np.array_equal(known, predictions.fold_of_row < RECIPE.folds_to_train)
-    again = predict_table(run_folder, tables.test, cache_folder=tmp_path / "elsewhere")
+    again = predict_transformer(run_folder, tables.test, cache_folder=tmp_path / "elsewhere")
     np.testing.assert_allclose(again, predictions.test, atol=1e-6)
-    first = predict_table(run_folder, tables.train, cache_folder=tmp_path / "elsewhere")
+    first = predict_transformer(run_folder, tables.train, cache_folder=tmp_path / "elsewhere")
     assert first.shape == (len(tables.train), 30)
 
 
@@ -61,7 +61,7 @@ def test_test_predictions_are_averaged_over_folds(train, tmp_path):
     for fold in range(2):
         other = run_folder / f"fold-{1 - fold}"
         hidden = other.rename(tmp_path / "hidden")
-        alone.append(predict_table(run_folder, tables.test, cache_folder=tmp_path / "cache"))
+        alone.append(predict_transformer(run_folder, tables.test, cache_folder=tmp_path / "cache"))
         hidden.rename(other)
     assert not np.allclose(alone[0], alone[1])
     np.testing.assert_allclose(predictions.test, np.mean(alone, axis=0), atol=1e-6)
@@ -124,4 +124,6 @@ def test_recipe_refuses_more_folds_to_train_than_there_are():
 
 def test_prediction_needs_a_trained_fold(tmp_path, toy_frame):
     with pytest.raises(FileNotFoundError, match="must hold a trained fold"):
+        predict_transformer(tmp_path, toy_frame, cache_folder=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"must hold ensemble\.json"):
         predict_table(tmp_path, toy_frame, cache_folder=tmp_path)

@@ -6,7 +6,7 @@ import numpy.typing as npt
 import pandas as pd
 import pytest
 
-from questlib.lexical import HostRates, LexicalModel
+from questlib.lexical import LexicalModel
 from questlib.metrics import mean_spearman
 from questlib.schema import METADATA_COLUMNS, QUESTION, TARGETS, TEXT_COLUMNS
 
@@ -81,29 +81,16 @@ def test_model_refuses_what_it_cannot_read() -> None:
         LexicalModel().predict(known)
 
 
-def test_host_rates_learn_where_a_rare_rating_lives() -> None:
-    hosts = np.repeat(HOSTS, 400)
-    ratings = np.zeros((1200, 2))
-    ratings[[410, 500, 700], 0] = 1.0  # three of 1,200, all on the second host
-    ratings[::2, 1] = 1.0
-    rates = HostRates().fit(hosts, ratings)
-    scaled = rates.transform(np.full((4, 2), 0.5), [*HOSTS, "unknown.example"])
-    assert scaled[1, 0] == scaled[3, 0] == 0.5
-    assert np.all(scaled[[0, 2], 0] < 0.1)
-    assert np.all(scaled[:, 1] == 0.5)
-    read = HostRates.from_json(rates.to_json())
-    assert np.array_equal(read.transform(np.full((3, 2), 0.5), HOSTS), scaled[:3])
-
-
-def test_host_rates_refuse_what_they_cannot_read() -> None:
-    with pytest.raises(ValueError, match=r"names.shape=\(2,\), true.shape=\(3, 2\)"):
-        HostRates().fit(["a", "b"], np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="targets must be finite"):
-        HostRates().fit(["a"], [[np.nan]])
-    with pytest.raises(RuntimeError, match="fit was not called"):
-        HostRates().transform([[0.5]], ["a"])
-    with pytest.raises(ValueError, match=r"scaled.shape=\(1, 1\), names.shape=\(2,\)"):
-        HostRates().fit(["a"], [[0.5]]).transform([[0.5]], ["a", "b"])
+def test_saved_model_predicts_alike(tmp_path) -> None:
+    known, ratings = make_table(100, 0)
+    unseen = make_table(50, 1)[0]
+    unseen.loc[3, "host"] = "unknown.example"
+    model = LexicalModel(alpha=2.0).fit(known, ratings)
+    model.save(tmp_path / "fold")
+    loaded = LexicalModel.load(tmp_path / "fold")
+    np.testing.assert_allclose(loaded.predict(unseen), model.predict(unseen), atol=1e-6)
+    assert loaded.alpha == 2.0
+    assert {path.name for path in (tmp_path / "fold").iterdir()} == {"lexical.json", "lexical.safetensors"}
 
 
 @pytest.mark.real_data

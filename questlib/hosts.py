@@ -1,0 +1,96 @@
+"""What the training fold knows about hosts, given to any model's predictions; no host is named here.
+
+All positives of question_type_spelling, say, come from two hosts, and a blend of transformers hardly knows.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+FloatArray = npt.NDArray[np.float64]
+
+
+class HostRates:
+    """Scale down a rare target's predictions on hosts where the training fold has not seen it.
+
+    In rare columns each prediction is multiplied by the host's smoothed mean rating over the overall mean, at most 1;
+    all other columns stay as they are. A host never seen counts as an average one.
+
+    Args:
+        rare_share: A target is rare if at most this share of its ratings is above 0.
+        strength: How many average rows each host's mean is smoothed with.
+
+    Attributes:
+        rates_: For each rare column its hosts' factors in [0, 1].
+    """
+
+    def __init__(self, *, rare_share: float = 0.005, strength: float = 20.0) -> None:
+        self.rare_share = rare_share
+        self.strength = strength
+
+    def fit(self, hosts: Sequence[str] | npt.NDArray | pd.Series, targets: npt.ArrayLike) -> Self:
+        """Learn the factors from the training fold.
+
+        Args:
+            hosts: The host of each row, shape (n_rows,).
+            targets: Ratings in [0, 1], shape (n_rows, n_targets).
+
+        Returns:
+            The fitted estimator.
+
+        Raises:
+            ValueError: If the row counts differ, or a target is NaN.
+        """
+        true, names = np.asarray(targets, dtype=np.float64), np.asarray(hosts, dtype=str)
+        if true.ndim != 2 or names.shape != (len(true),):
+            raise ValueError(f"hosts and targets must have one row each, however: {names.shape=}, {true.shape=}")
+        if not np.isfinite(true).all():
+            raise ValueError("targets must be finite, however: they hold NaN or infinity; drop these rows")
+        known, place, n_rows = np.unique(names, return_inverse=True, return_counts=True)
+        self.rates_: dict[int, dict[str, float]] = {}
+        for column, ratings in enumerate(true.T):
+            if 0 < np.mean(ratings > 0) <= self.rare_share:
+                mean = ratings.mean()
+                smoothed = (np.bincount(place, ratings) + self.strength * mean) / (n_rows + self.strength)
+                factors = np.minimum(smoothed / mean, 1).tolist()
+                self.rates_[column] = dict(zip(known.tolist(), factors, strict=True))
+        return self
+
+    def transform(self, predictions: npt.ArrayLike, hosts: Sequence[str] | npt.NDArray | pd.Series) -> FloatArray:
+        """Scale the rare columns.
+
+        Args:
+            predictions: Scores of at least 0, shape (n_rows, n_targets).
+            hosts: The host of each row, shape (n_rows,).
+
+        Returns:
+            The scaled scores, same shape.
+
+        Raises:
+            RuntimeError: If called before `fit`.
+            ValueError: If the row counts differ.
+        """
+        if not hasattr(self, "rates_"):
+            raise RuntimeError("HostRates must be fitted before it transforms, however: fit was not called; call fit")
+        scaled, names = np.array(predictions, dtype=np.float64), np.asarray(hosts, dtype=str)
+        if scaled.ndim != 2 or names.shape != (len(scaled),):
+            raise ValueError(f"predictions and hosts must have one row each, however: {scaled.shape=}, {names.shape=}")
+        for column, factors in self.rates_.items():
+            scaled[:, column] *= [factors.get(name, 1.0) for name in names.tolist()]
+        return scaled
+
+    def to_json(self) -> str:
+        """Write what was set and learned as JSON."""
+        return json.dumps({"rare_share": self.rare_share, "strength": self.strength, "rates": self.rates_})
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read an estimator that transforms as the one that was written."""
+        state = json.loads(text)
+        rates = cls(rare_share=state["rare_share"], strength=state["strength"])
+        rates.rates_ = {int(column): factors for column, factors in state["rates"].items()}
+        return rates

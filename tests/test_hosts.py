@@ -1,0 +1,31 @@
+import numpy as np
+import pytest
+
+from questlib.hosts import HostRates
+
+HOSTS = ("cooking.example", "words.example", "maths.example")
+
+
+def test_host_rates_learn_where_a_rare_rating_lives() -> None:
+    hosts = np.repeat(HOSTS, 400)
+    ratings = np.zeros((1200, 2))
+    ratings[[410, 500, 700], 0] = 1.0  # three of 1,200, all on the second host
+    ratings[::2, 1] = 1.0
+    rates = HostRates().fit(hosts, ratings)
+    scaled = rates.transform(np.full((4, 2), 0.5), [*HOSTS, "unknown.example"])
+    assert scaled[1, 0] == scaled[3, 0] == 0.5
+    assert np.all(scaled[[0, 2], 0] < 0.1)
+    assert np.all(scaled[:, 1] == 0.5)
+    read = HostRates.from_json(rates.to_json())
+    assert np.array_equal(read.transform(np.full((3, 2), 0.5), HOSTS), scaled[:3])
+
+
+def test_host_rates_refuse_what_they_cannot_read() -> None:
+    with pytest.raises(ValueError, match=r"names.shape=\(2,\), true.shape=\(3, 2\)"):
+        HostRates().fit(["a", "b"], np.zeros((3, 2)))
+    with pytest.raises(ValueError, match="targets must be finite"):
+        HostRates().fit(["a"], [[np.nan]])
+    with pytest.raises(RuntimeError, match="fit was not called"):
+        HostRates().transform([[0.5]], ["a"])
+    with pytest.raises(ValueError, match=r"scaled.shape=\(1, 1\), names.shape=\(2,\)"):
+        HostRates().fit(["a"], [[0.5]]).transform([[0.5]], ["a", "b"])
