@@ -25,6 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     """
     parsed = _build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("papermill").setLevel(logging.WARNING)  # it would repeat every path twice
     try:
         parsed.command(parsed)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
@@ -74,7 +75,7 @@ def _score(parsed: argparse.Namespace) -> None:
         seed=parsed.seed,
     )
     if parsed.json:
-        print(json.dumps(scores, indent=1))
+        print(json.dumps(scores | {"n_predicted": len(truth), "n_truth": n_truth}, indent=1))
         return
     for name, value in scores["by_target"].items():
         print(f"{name:40} {'undefined' if value is None else format(value, '9.4f')}")
