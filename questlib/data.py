@@ -170,7 +170,9 @@ def question_of(frame: pd.DataFrame) -> npt.NDArray:
                 f"{QUESTION} must name each row's question, however: {int(questions.isna().sum())} rows have none, "
                 "and there are no columns question_title and question_body to tell it by; add them"
             )
-        fallback = frame["question_title"].fillna(NULL_TEXT) + "\n" + frame["question_body"].fillna(NULL_TEXT)
+        text = frame["question_title"].fillna(NULL_TEXT) + "\n" + frame["question_body"].fillna(NULL_TEXT)
+        # Hashed, because an array of strings makes every row as wide as the longest body.
+        fallback = pd.Series(pd.util.hash_array(text.to_numpy(dtype=object)), index=frame.index).map("text {:x}".format)
         questions = questions.where(questions.notna(), fallback)
     return questions.to_numpy(dtype=str)
 
