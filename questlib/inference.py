@@ -83,11 +83,11 @@ def predict_table(
     Raises:
         FileNotFoundError: If the folder holds no ensemble or no trained fold.
     """
+    folders = find_folds(run_folder)
     path = run_folder / ENSEMBLE
     if not path.is_file():
         raise FileNotFoundError(f"{run_folder} must hold {ENSEMBLE}, however it does not; name a finished run's folder")
     frame = fill_nulls(frame)
-    folders = find_folds(run_folder)
     transformer = predict_transformer(run_folder, frame, cache_folder=cache_folder, batch_size=batch_size)
     lexical = np.mean([LexicalModel.load(folder).predict(frame) for folder in folders], axis=0)
     ensemble = Ensemble.from_json(path.read_text(encoding="utf-8"))

@@ -125,5 +125,7 @@ def test_recipe_refuses_more_folds_to_train_than_there_are():
 def test_prediction_needs_a_trained_fold(tmp_path, toy_frame):
     with pytest.raises(FileNotFoundError, match="must hold a trained fold"):
         predict_transformer(tmp_path, toy_frame, cache_folder=tmp_path)
+    (tmp_path / "fold-0").mkdir()
+    (tmp_path / "fold-0" / "metadata.json").touch()
     with pytest.raises(FileNotFoundError, match=r"must hold ensemble\.json"):
         predict_table(tmp_path, toy_frame, cache_folder=tmp_path)

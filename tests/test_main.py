@@ -46,6 +46,7 @@ def test_score_of_one_row_per_question_needs_no_text(
     paths: tuple[str, str], predicted: pd.DataFrame, toy_frame: pd.DataFrame, capsys: pytest.CaptureFixture
 ) -> None:
     found = score_as_json(capsys, *paths, "--one-row-per-question", "--draws", "7", "--seed", "3")
+    assert (found.pop("n_predicted"), found.pop("n_truth")) == (20, 20)
     assert found == score_predictions(
         predicted[list(TARGETS)], toy_frame[list(TARGETS)], questions=toy_frame[QUESTION].tolist(), draws=7, seed=3
     )
