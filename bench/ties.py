@@ -8,7 +8,6 @@ target to its raw score, `seconds` one fit and transform, on average over folds.
 """
 
 import argparse
-import json
 import sys
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ import pandas as pd
 from scipy.stats import rankdata
 from sklearn.cluster import KMeans
 
+from questlib.artifacts import write_json
 from questlib.blending import Blend
 from questlib.hosts import HostRates
 from questlib.metrics import one_row_per_question, spearman_by_target
@@ -263,7 +263,7 @@ def main() -> None:
     for n_rows, seconds in growth["seconds"].items():
         write_line(f"{n_rows:<9} {seconds['fit']:7.2f}   {seconds['transform']:.4f}")
     write_line(f"fit grows with rows to the power {growth['fit_exponent']:.2f} from 10,000 rows on")
-    arguments.json.write_text(json.dumps({"ties": rules, "blends": blends, "growth": growth}, indent=1) + "\n")
+    write_json(arguments.json, {"ties": rules, "blends": blends, "growth": growth})
 
 
 if __name__ == "__main__":
