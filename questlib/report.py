@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from questlib.artifacts import BLENDED, CONFIG, ENSEMBLE, HISTORY, OUT_OF_FOLD, SCORES, TIMELINE, read_json
@@ -44,7 +45,9 @@ def plot_learning_curve(run_folder: Path) -> Figure:
             right.plot(known["step"], known["eval_spearman"], "o-", ms=3, color=f"C{fold}", label=f"fold {fold}")
             best = known.loc[known["eval_spearman"].idxmax()]
             right.plot(best["step"], best["eval_spearman"], "*", ms=13, color=f"C{fold}")
-        _draw_stage_borders((left, right), records)
+        _draw_stage_borders([axes for axes in (left, right) if axes.lines], records)
+    if not right.lines:
+        right.text(0.5, 0.5, "no questions were held out", ha="center", transform=right.transAxes)
     left.set_title("Loss", pad=18)  # room for the stages' names below it
     left.set(xlabel="step", ylabel="binary cross-entropy")
     right.set_title("Mean Spearman on held-out questions", pad=18)
@@ -55,10 +58,10 @@ def plot_learning_curve(run_folder: Path) -> Figure:
     return figure
 
 
-def _draw_stage_borders(axes_pair: tuple, records: pd.DataFrame) -> None:
+def _draw_stage_borders(panels: list[Axes], records: pd.DataFrame) -> None:
     last_steps = records.groupby("number")["step"].max()
     names = records.groupby("number")["stage"].first()
-    for axes in axes_pair:
+    for axes in panels:
         for number, end in last_steps.items():
             start = last_steps.get(number - 1, 0)
             axes.axvline(end, color="#ccd2da", lw=1, zorder=0)

@@ -66,6 +66,14 @@ def test_learning_curve_names_the_stages_and_stars_the_best(run_folder):
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in stars] == [(4, 0.3)]
 
 
+def test_learning_curve_without_held_out_questions_says_so(run_folder, tmp_path):
+    record = {"fold": 0, "number": 0, "stage": "full", "step": 1, "loss": 0.7}
+    write_json(tmp_path / HISTORY, [record, record | {"step": 2}])
+    figure = report.plot_learning_curve(run_folder)
+    figure.savefig(tmp_path / "curve.png")
+    assert "no questions were held out" in texts_of(figure)
+
+
 def test_spearman_picture_has_a_bar_per_target_and_both_group_means(run_folder):
     figure = report.plot_spearman(run_folder)
     assert len(figure.axes[0].patches) == 30
