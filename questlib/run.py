@@ -22,7 +22,6 @@ from questlib.pretrained import find_encoder
 
 logger = logging.getLogger(__name__)
 
-NOTEBOOK = Path("notebooks/quest.ipynb")
 REPORT = "report.html"
 
 
