@@ -1,5 +1,6 @@
 """Predicting: a model over rows, and a run folder over any table."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 
-from questlib.artifacts import CONFIG, ENSEMBLE, METADATA, TOKENIZER, read_json
+from questlib.artifacts import CONFIG, ENSEMBLE, METADATA, TOKENIZER, read_json, write_json
 from questlib.batches import PassCollator, QuestRows
 from questlib.data import fill_nulls
 from questlib.devices import pick_device, pick_precision
@@ -63,7 +64,7 @@ def save_fold(folder: Path, model: QuestModel, encoder: MetadataEncoder) -> None
         encoder: Fitted on the fold.
     """
     model.save_pretrained(folder)
-    (folder / METADATA).write_text(encoder.to_json(), encoding="utf-8")
+    write_json(folder / METADATA, json.loads(encoder.to_json()))
 
 
 def predict_table(

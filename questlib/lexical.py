@@ -4,7 +4,6 @@ Weighted word counts of title, body and answer, the category, the host and a few
 for all targets, solved over pairs of rows, of which there are fewer than words.
 """
 
-import json
 from pathlib import Path
 from typing import Self
 
@@ -17,6 +16,7 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import OneHotEncoder
 
+from questlib.artifacts import read_json, write_json, written_whole
 from questlib.schema import METADATA_COLUMNS, TEXT_COLUMNS
 
 FloatArray = npt.NDArray[np.float64]
@@ -106,21 +106,21 @@ class LexicalModel:
         Args:
             folder: Where; it is created.
         """
-        folder.mkdir(parents=True, exist_ok=True)
         state = {
             "settings": {name: getattr(self, name) for name in ("alpha", "metadata_weight", "length_weight")},
             "words": {column: words.get_feature_names_out().tolist() for column, words in self._words.items()},
             "categories": [values.tolist() for values in self._one_hot.categories_],
         }
-        (folder / _STATE).write_text(json.dumps(state), encoding="utf-8")
+        write_json(folder / _STATE, state)
         arrays = {f"idf.{column}": vectorizer.idf_ for column, vectorizer in self._words.items()}
         arrays |= {"length_mean": self._length_mean, "length_scale": self._length_scale}
-        save_file(arrays | {"mean": self.mean_, "weights": self.weights_}, folder / _ARRAYS)
+        with written_whole(folder / _ARRAYS) as temporary:
+            save_file(arrays | {"mean": self.mean_, "weights": self.weights_}, temporary)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
         """Read a model that predicts as the one that was saved."""
-        state = json.loads((folder / _STATE).read_text(encoding="utf-8"))
+        state = read_json(folder / _STATE)
         arrays = load_file(folder / _ARRAYS)
         model = cls(**state["settings"])
         model._words = {}

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -104,12 +104,10 @@ def build_stages(stages: Sequence[dict[str, Any]], *, cycles: int) -> list[Stage
     Raises:
         ValueError: If a field is unknown or missing, or there is no stage.
     """
-    fields = Stage.__dataclass_fields__
+    required = [field.name for field in fields(Stage) if field.default is MISSING]
     for number, stage in enumerate(stages):
-        refuse_unknown(stage, known=fields, what=f"field of stage {number}")
-        missing = [
-            name for name in ("name", "trainable", "epochs", "learning_rate", "head_learning_rate") if name not in stage
-        ]
+        refuse_unknown(stage, known=[field.name for field in fields(Stage)], what=f"field of stage {number}")
+        missing = [name for name in required if name not in stage]
         if missing:
             raise ValueError(f"stage {number} must state {missing}, however: {stage}")
     if not stages or cycles < 1:
@@ -139,8 +137,8 @@ def fit_stages(
         folder: For TensorBoard logs.
 
     Returns:
-        The history: one record per evaluation or logged loss, with `stage`, `number`, `step` (over all stages),
-        `epoch` (of the stage) and `seconds`.
+        The history: one record per evaluation or logged loss, with `stage`, `number`, `step` (over all stages) and
+        `epoch` (of the stage).
 
     Raises:
         ValueError: If a stage's pattern matches no parameter.
@@ -181,8 +179,9 @@ def fit_stages(
             callbacks=[best, log],
         )
         trainer.remove_callback(PrinterCallback)
-        if stop_rows is not None:
-            trainer.evaluate()  # where a stage begins counts too: one that only harms leaves nothing behind
+        if stop_rows is not None and number == 0:
+            # Where training begins counts too: a stage that only harms leaves nothing. Later ones begin with the best.
+            trainer.evaluate()
         trainer.train()
         best.restore(model)
         first_step = history[-1]["step"] if history else 0
