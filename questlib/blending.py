@@ -3,7 +3,8 @@
 A column's weights minimise the squared distance to the column's centred ranks under a Gaussian prior: each group of
 targets draws its weights from around equal ones, each target from around its group's, both with standard deviation
 `spread`. The noise is measured where the models disagree, so a column with a handful of rare ratings keeps its
-group's weights while a well predicted one moves. `spread` is chosen by folds over questions; 0 is the equal mean.
+group's weights while a well predicted one moves. Folds over questions say which `spread` (0 is the equal mean) is
+best, but seldom clearly: all are averaged, each counting the less the more standard errors it falls short of the best.
 """
 
 import json
@@ -33,7 +34,7 @@ class Blend:
 
     Attributes:
         weights_: Shape (n_models, n_targets), each column sums to 1.
-        spread_: How far weights were allowed to move; 0 is the equal mean.
+        trust_: How much the weights of each spread count, smallest spread first, sums to 1.
 
     Example:
         >>> good, bad = [[0.1], [0.4], [0.6], [0.9]], [[0.5], [0.2], [0.9], [0.4]]
@@ -80,10 +81,11 @@ class Blend:
             raise ValueError(f"questions must have shape ({len(true)},), however: {names.shape=}")
         _, question = np.unique(names, return_inverse=True)
 
-        self.spread_ = 0.0
+        self.trust_ = np.eye(len(_SPREADS))[0]
         if len(scores) > 1 and question.max() >= _N_FOLDS:
-            self.spread_ = _choose_spread(scores, true, question, groups)
-        self.weights_ = _weigh(scores, true, question, groups, spread=self.spread_)
+            self.trust_ = _trust_spreads(scores, true, question, groups)
+        weights = [_weigh(scores, true, question, groups, spread=spread) for spread in _SPREADS]
+        self.weights_ = np.einsum("s,smt->mt", self.trust_, weights)
         return self
 
     def transform(self, predictions: Sequence[npt.ArrayLike]) -> FloatArray:
@@ -114,14 +116,14 @@ class Blend:
         if not hasattr(self, "weights_"):
             raise RuntimeError("Blend must be fitted before it is saved, however: fit was not called; call fit")
         groups = None if self.groups is None else [int(group) for group in self.groups]
-        return json.dumps({"groups": groups, "spread": self.spread_, "weights": self.weights_.tolist()})
+        return json.dumps({"groups": groups, "trust": self.trust_.tolist(), "weights": self.weights_.tolist()})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read an estimator that transforms as the one that was written."""
         state = json.loads(text)
         blend = cls(groups=state["groups"])
-        blend.spread_, blend.weights_ = state["spread"], np.array(state["weights"], dtype=np.float64)
+        blend.trust_, blend.weights_ = (np.array(state[name], dtype=np.float64) for name in ("trust", "weights"))
         return blend
 
 
@@ -136,16 +138,24 @@ def _stacked(predictions: Sequence[npt.ArrayLike]) -> FloatArray:
     return np.stack(arrays)  # (n_models, n_rows, n_targets)
 
 
-def _choose_spread(scores: FloatArray, true: FloatArray, question: npt.NDArray[np.int64], groups: npt.NDArray) -> float:
-    results = np.zeros(len(_SPREADS))
+def _trust_spreads(
+    scores: FloatArray, true: FloatArray, question: npt.NDArray[np.int64], groups: npt.NDArray
+) -> FloatArray:
+    by_fold = []
     for known, unseen in GroupKFold(_N_FOLDS).split(true, groups=question):
         drawn = one_row_per_question(question[unseen], draws=_N_DRAWS, seed=0)
-        for index, spread in enumerate(_SPREADS):
+        rated, by_spread = true[unseen], []
+        for spread in _SPREADS:
             weights = _weigh(scores[:, known], true[known], question[known], groups, spread=spread)
-            blended, rated = np.einsum("mnt,mt->nt", scores[:, unseen], weights), true[unseen]
+            blended = np.einsum("mnt,mt->nt", scores[:, unseen], weights)
             by_target = np.array([spearman_by_target(blended[rows], rated[rows]) for rows in drawn])
-            results[index] += np.nan_to_num(by_target).mean()
-    return _SPREADS[int(results.argmax())]
+            by_spread.append(np.nan_to_num(by_target).mean(axis=0))
+        by_fold.append(by_spread)
+    results = np.array(by_fold).transpose(1, 0, 2).reshape(len(_SPREADS), -1)  # (n_spreads, n_folds * n_targets)
+    short = results[results.mean(axis=1).argmax()] - results
+    error = short.std(axis=1, ddof=1) / np.sqrt(short.shape[1])
+    trust = np.exp(-short.mean(axis=1) / np.maximum(error, 1e-12))
+    return trust / trust.sum()
 
 
 def _weigh(

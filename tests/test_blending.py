@@ -23,6 +23,15 @@ def test_blend_trusts_the_better_model_and_gains_on_rows_not_seen() -> None:
     assert mean_spearman(blend.transform(unseen), targets[400:]) > mean_spearman(np.mean(unseen, axis=0), targets[400:])
 
 
+def test_spreads_count_by_what_unseen_questions_say() -> None:
+    unlike, targets = models_of([0.3, 1.5])
+    freest_first = Blend().fit(unlike, targets).trust_[::-1]
+    assert freest_first[0] > 0.5
+    assert np.all(freest_first[:-1] >= freest_first[1:])
+    alike, targets = models_of([0.5, 0.5], n_rows=200)
+    assert Blend().fit(alike, targets).trust_[0] > 0.1
+
+
 def test_weights_are_shares_of_each_target() -> None:
     models, targets = models_of([0.3, 0.6, 3.0])
     weights = Blend().fit(models, targets).weights_
@@ -41,7 +50,7 @@ def test_blend_of_models_that_know_nothing_stays_near_the_equal_mean() -> None:
 def test_blend_of_too_few_questions_is_the_equal_mean(n_rows: int) -> None:
     models, targets = models_of([0.1, 2.0], n_rows=n_rows)
     blend = Blend().fit(models, targets)
-    assert blend.spread_ == 0
+    assert blend.trust_.tolist() == [1, 0, 0, 0, 0]
     assert blend.transform(models) == pytest.approx(np.mean(models, axis=0))
 
 
