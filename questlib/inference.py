@@ -13,6 +13,7 @@ from questlib.batches import PassCollator, QuestRows
 from questlib.data import fill_nulls
 from questlib.devices import pick_device, pick_precision
 from questlib.ensemble import Ensemble
+from questlib.inputs import describe_mounts, find_folder
 from questlib.lexical import LexicalModel
 from questlib.metadata import MetadataEncoder
 from questlib.model import QuestModel
@@ -93,6 +94,24 @@ def predict_table(
     lexical = np.mean([LexicalModel.load(folder).predict(frame) for folder in folders], axis=0)
     ensemble = Ensemble.from_json(path.read_text(encoding="utf-8"))
     return ensemble.transform([transformer, lexical], hosts=frame["host"].to_numpy(dtype=str))
+
+
+def find_run(name: str) -> Path:
+    """Find a finished run's folder.
+
+    Args:
+        name: A folder, or the slug of an attached dataset that holds one.
+
+    Returns:
+        The folder.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    folder = find_folder(name, marker=ENSEMBLE)
+    if folder is None:
+        raise FileNotFoundError(f"no finished run {name!r} ({ENSEMBLE} marks one) is here: {describe_mounts()}")
+    return folder
 
 
 def find_folds(run_folder: Path) -> list[Path]:

@@ -1,10 +1,10 @@
 """Where an encoder's weights come from: the local package, a folder, an attached Kaggle folder, or the hub."""
 
-import hashlib
 import os
 from importlib.util import find_spec
 from pathlib import Path
 
+from questlib.attached import hash_file
 from questlib.inputs import describe_mounts, find_folder
 
 LOCAL_ENCODER = "all-MiniLM-L6-v2"
@@ -75,8 +75,7 @@ def check_sha256(path: Path, *, expected: str) -> None:
     """
     if not path.is_file():
         raise FileNotFoundError(f"the weights {path} are missing; install them anew")
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = hash_file(path)
     if found != expected:
         raise ValueError(f"the weights {path} must have SHA-256 {expected}, however: {found}; install them anew")
 

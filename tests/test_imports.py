@@ -11,7 +11,7 @@ LAYERS = (
     ("schema", "config"),
     (
         "inputs", "artifacts", "data", "metadata", "metrics", "ties", "blending", "submission", "lexical", "pretrained",
-        "clock", "segmentation", "ensemble", "hosts",
+        "clock", "segmentation", "ensemble", "hosts", "attached",
     ),
     ("text", "pooling", "heads", "model", "losses", "devices", "batches"),
     ("inference", "trainer", "training", "folds"),
