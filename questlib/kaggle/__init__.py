@@ -1,0 +1,1 @@
+"""From this project to a Kaggle kernel: wheels, bundle, rehearsal, push."""

@@ -1,0 +1,1 @@
+"""The command line: wheels, bundle, rehearse, push, status, output."""

@@ -1,0 +1,134 @@
+"""Checks 8, 11 to 14 and 27: what the text of a notebook shows before it runs."""
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from questlib.kaggle.findings import Finding, judge
+
+LIMIT = 700_000  # bytes; 704 KiB were accepted, 2.8 MB refused
+_ENDERS = {"exit", "quit", "sys.exit", "os._exit", "input"}
+_FETCHERS = re.compile(r"https?://|git clone|\bwget\b|\bcurl\b")
+_TRACES = re.compile(r"/home/\w+|/Users/\w+|/root/|[A-Z]:\\\\")
+_HUBS = {"transformers", "datasets", "huggingface_hub", "questlib"}
+
+
+def check_notebook(path: Path, *, parameters: dict[str, Any], attached: set[str]) -> list[Finding]:
+    """Check the text of a notebook.
+
+    Args:
+        path: The notebook in the bundle.
+        parameters: What each of its parameters must be.
+        attached: The slugs of the kernel's sources.
+
+    Returns:
+        Findings of checks 8, 11, 12, 13, 14 and 27; of check 11 alone where it cannot be read.
+    """
+    size = path.stat().st_size
+    large = [f"the notebook must be below {LIMIT} bytes, however: {size}"] if size >= LIMIT else []
+    findings = [judge(8, large, evidence=f"the notebook has {size} bytes")]
+    try:
+        notebook = nbformat.read(path, as_version=4)
+        nbformat.validate(notebook)
+    except (ValueError, nbformat.ValidationError) as error:
+        return [*findings, judge(11, [f"the notebook must be valid, however: {str(error)[:200]}"], evidence="")]
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [
+        *findings,
+        judge(11, _judge_form(notebook), evidence="valid, kernel python3, cell ids unique"),
+        judge(12, _judge_traces(notebook, path.read_text(encoding="utf-8")), evidence="none in any cell"),
+        judge(13, _judge_parameters(cells, parameters), evidence=f"{len(parameters)} parameters as in production"),
+        judge(14, _judge_code(cells), evidence=f"{len(cells)} cells without any"),
+        judge(27, _judge_hub(cells, parameters, attached), evidence="switched before any import; inputs are attached"),
+    ]
+
+
+def _judge_form(notebook: nbformat.NotebookNode) -> list[str]:
+    wrong = []
+    name = notebook.metadata.get("kernelspec", {}).get("name")
+    if name != "python3":
+        wrong.append(f"the kernelspec must be named python3, or Kaggle's runner finds no kernel, however: {name!r}")
+    if notebook.metadata.get("language_info", {}).get("name") != "python":
+        wrong.append("language_info must name python")
+    ids = [cell.get("id") for cell in notebook.cells]
+    if len(set(ids)) < len(ids):
+        wrong.append("cell ids must be unique")
+    return wrong
+
+
+def _judge_traces(notebook: nbformat.NotebookNode, text: str) -> list[str]:
+    wrong = []
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    left = [cell.id for cell in cells if cell.outputs or cell.execution_count is not None]
+    if left:
+        wrong.append(f"outputs or counts are left in the cells {left}: strip them")
+    if "papermill" in notebook.metadata or any("papermill" in cell.metadata for cell in notebook.cells):
+        wrong.append("papermill's own block is left, which holds paths and parameters: strip it")
+    traces = sorted(set(_TRACES.findall(text)))
+    if traces:
+        wrong.append(f"paths of one machine: {traces}")
+    return wrong
+
+
+def _judge_parameters(cells: list[nbformat.NotebookNode], parameters: dict[str, Any]) -> list[str]:
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        return [f"exactly one cell must be tagged parameters, however: {len(tagged)}"]
+    found = {}
+    for statement in ast.parse(tagged[0].source).body:
+        match statement:
+            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
+                found[name] = ast.literal_eval(value)
+            case _:
+                return [f"parameters must be annotated assignments, however: {ast.unparse(statement)!r}"]
+    wrong = [f"unknown parameters: {sorted(set(found) - set(parameters))}"] if set(found) - set(parameters) else []
+    for name, value in parameters.items():
+        if name not in found or found[name] != value:
+            wrong.append(f"the default of {name} must be {value!r}, however: {found.get(name)!r}")
+    return wrong
+
+
+def _judge_code(cells: list[nbformat.NotebookNode]) -> list[str]:
+    wrong = []
+    for cell in cells:
+        magics = [line for line in cell.source.splitlines() if line.lstrip().startswith(("%", "!"))]
+        if magics:
+            wrong.append(f"cell {cell.id} must be plain Python, however: {magics[0]!r}")
+            continue
+        for node in ast.walk(ast.parse(cell.source)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in _ENDERS:
+                wrong.append(f"cell {cell.id} must not end or ask, however: {ast.unparse(node)}")
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and _FETCHERS.search(node.value):
+                wrong.append(f"cell {cell.id} must fetch nothing, however: {node.value[:60]!r}")
+        words = {node.value for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Constant)}
+        if {"pip", "install"} <= words and "--no-index" not in words:
+            wrong.append(f"cell {cell.id} installs with an index: give pip --no-index")
+    return wrong
+
+
+def _judge_hub(cells: list[nbformat.NotebookNode], parameters: dict[str, Any], attached: set[str]) -> list[str]:
+    wrong = []
+    for name in ("data", "encoder", "run"):
+        value = parameters.get(name)
+        if value is not None and value not in attached:
+            wrong.append(f"{name} must be the slug of an attached source, however: {value!r}, attached: {attached}")
+    switched = False
+    for cell in cells:
+        switched |= "HF_HUB_OFFLINE" in cell.source
+        magic = any(line.lstrip().startswith(("%", "!")) for line in cell.source.splitlines())
+        imported = set() if magic else set(_imports(cell.source))
+        if imported & _HUBS and not switched:
+            wrong.append(f"cell {cell.id} imports {sorted(imported & _HUBS)} before HF_HUB_OFFLINE is set")
+    return wrong
+
+
+def _imports(source: str) -> Iterator[str]:
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module.split(".")[0]

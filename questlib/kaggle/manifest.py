@@ -1,0 +1,63 @@
+"""The manifest of a dataset: what every file in it is, and one fingerprint of them all."""
+
+import hashlib
+from pathlib import Path
+
+from questlib.artifacts import read_json, write_json
+from questlib.attached import MANIFEST, hash_file
+
+DATASET_METADATA = "dataset-metadata.json"
+
+
+def write_manifest(folder: Path, *, source: str = "") -> str:
+    """Write manifest.json over everything else in a dataset's folder.
+
+    Args:
+        folder: The dataset.
+        source: The hash of the source that the dataset was built from.
+
+    Returns:
+        The fingerprint: the SHA-256 of the names and hashes of all files.
+    """
+    files = hash_files(folder)
+    fingerprint = fingerprint_of(files)
+    write_json(folder / MANIFEST, {"fingerprint": fingerprint, "source": source, "files": files})
+    return fingerprint
+
+
+def read_fingerprint(folder: Path) -> str:
+    """Read the fingerprint out of a dataset's manifest."""
+    return read_json(folder / MANIFEST)["fingerprint"]
+
+
+def hash_files(folder: Path) -> dict[str, str]:
+    """Hash every file of a dataset, but not what describes it.
+
+    Args:
+        folder: The dataset.
+
+    Returns:
+        SHA-256 by path relative to the folder, sorted.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = {path.relative_to(folder).as_posix(): path for path in paths}
+    return {name: hash_file(path) for name, path in names.items() if name not in (MANIFEST, DATASET_METADATA)}
+
+
+def fingerprint_of(files: dict[str, str]) -> str:
+    """Hash names and hashes of files into one fingerprint."""
+    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items()))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def hash_source(project: Path) -> str:
+    """Hash the source that the wheel is built from.
+
+    Args:
+        project: The project's root.
+
+    Returns:
+        One SHA-256 over the modules that a kernel runs, the build's description and the licence.
+    """
+    paths = [*(project / "questlib").glob("*.py"), *(project / name for name in ("pyproject.toml", "LICENSE"))]
+    return fingerprint_of({path.relative_to(project).as_posix(): hash_file(path) for path in paths})

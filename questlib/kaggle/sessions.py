@@ -1,0 +1,184 @@
+"""Sessions: a kernel's text, its inputs and an environment, run in a sandbox, and what that left."""
+
+import json
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import nbformat
+
+from questlib.artifacts import SUBMISSION
+from questlib.attached import WHEELS
+from questlib.data import read_table
+from questlib.kaggle.mounts import mount
+from questlib.kaggle.sandbox import run_in_sandbox
+from questlib.kaggle.session import NOTEBOOK
+from questlib.kaggle.twin import Twin
+from questlib.schema import ID, TARGETS
+from questlib.submission import check_submission
+
+logger = logging.getLogger(__name__)
+
+_TIMEOUT = 1800.0  # seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Session:
+    """One run of a kernel's text.
+
+    Args:
+        name: What is special about it.
+        text: The notebook.
+        twin: The environment.
+        layout: The mount layout, "old" or "new".
+        is_deeper: Whether weights lie one folder deeper than their dataset.
+        owner: The datasets' owner.
+        datasets: Folders named by their slugs.
+        competition: The tables' folder, named by the competition's slug; None where it is not attached.
+        is_rerun: Whether it is the run on the hidden test.
+    """
+
+    name: str
+    text: str
+    twin: Twin
+    layout: str
+    is_deeper: bool
+    owner: str
+    datasets: Sequence[Path]
+    competition: Path | None
+    is_rerun: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a session left.
+
+    Args:
+        session: What was run.
+        status: The runner's exit status; 124 after a timeout.
+        seconds: How long it ran.
+        first_submission: Seconds until a submission stood; None where none did.
+        seen: What was watched inside: packages installed and removed, foreign connects.
+        error: The notebook's error; empty where there was none.
+        error_seconds: How long the failing cell took.
+        is_complete: Whether the last code cell was executed.
+        working: What stood at /kaggle/working.
+        log: What the runner wrote.
+    """
+
+    session: Session
+    status: int
+    seconds: float
+    first_submission: float | None
+    seen: dict = field(default_factory=dict)
+    error: str
+    error_seconds: float
+    is_complete: bool
+    working: Path
+    log: Path
+
+    def find_fault(self) -> str:
+        """Say what is wrong with the run or its submission; empty where all is well."""
+        name, tables = self.session.name, self.session.competition
+        if self.status or tables is None:
+            return f"{name}: status {self.status}, {self.error or f'see {self.log}'}"
+        try:
+            sample = read_table(tables / "sample_submission.csv", columns=(ID, *TARGETS))
+            submission = read_table(self.working / SUBMISSION, columns=(ID,))
+            check_submission(submission, columns=list(sample.columns), ids=sample[ID].to_numpy())
+        except (OSError, ValueError) as error:
+            return f"{name}: {error}"
+        return ""
+
+
+def run_session(session: Session, folder: Path, *, threads: int) -> Outcome:
+    """Run a kernel's text in a sandbox.
+
+    Args:
+        session: What to run.
+        folder: Takes what the session wrote, and its log.
+        threads: How many it may compute with.
+
+    Returns:
+        What it left.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    attached, working, log = folder / "input", folder / "working", folder / "log"
+    deeper = [path.name for path in session.datasets if path.name != WHEELS] if session.is_deeper else []
+    mount(
+        session.datasets,
+        session.competition,
+        owner=session.owner,
+        layout=session.layout,
+        deeper=deeper,
+        target=attached,
+    )
+    working.mkdir()
+    (working / NOTEBOOK).write_text(session.text, encoding="utf-8")
+    python = session.twin.folder
+    environment = {
+        "PATH": f"{python}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        "HOME": "/tmp/home",
+        "LANG": "C.UTF-8",
+        "PIP_CONFIG_FILE": os.devnull,
+        "KAGGLE_KERNEL_RUN_TYPE": "Batch",
+        "MKL_THREADING_LAYER": "GNU",
+        "OMP_NUM_THREADS": str(threads),
+    }
+    if session.is_rerun:
+        environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
+    logger.info("%s: started", session.name)
+    start, ended = time.monotonic(), threading.Event()
+    stood: list[float] = []
+    watcher = threading.Thread(target=_await_file, args=(working / SUBMISSION, ended, stood))
+    watcher.start()
+    status = run_in_sandbox(
+        [str(python / "bin/python"), str(Path(__file__).with_name("session.py"))],
+        attached=attached,
+        working=working,
+        python=python,
+        environment=environment,
+        timeout=_TIMEOUT,
+        log=log,
+    )
+    ended.set()
+    watcher.join()
+    shutil.rmtree(attached)
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
+    error, error_seconds, is_complete = _read_notebook(working / NOTEBOOK)
+    outcome = Outcome(
+        session=session,
+        status=status,
+        seconds=time.monotonic() - start,
+        first_submission=stood[0] - start if stood else None,
+        seen=json.loads(lines[-1]) if lines and lines[-1].startswith('{"status"') else {},
+        error=error,
+        error_seconds=error_seconds,
+        is_complete=is_complete,
+        working=working,
+        log=log,
+    )
+    logger.info("%s: status %d after %.0f s %s", session.name, status, outcome.seconds, error[:200])
+    return outcome
+
+
+def _await_file(path: Path, ended: threading.Event, stood: list[float]) -> None:
+    while not ended.wait(0.2):
+        if path.exists():
+            stood.append(time.monotonic())
+            return
+
+
+def _read_notebook(path: Path) -> tuple[str, float, bool]:
+    cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+    for cell in cells:
+        for output in cell.outputs:
+            if output.output_type == "error":
+                seconds = cell.metadata.get("papermill", {}).get("duration") or 0.0
+                return f"{output.ename}: {output.evalue}", float(seconds), False
+    return "", 0.0, cells[-1].execution_count is not None
