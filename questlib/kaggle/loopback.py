@@ -1,0 +1,231 @@
+"""A server on this machine that the real client takes for Kaggle: it keeps what arrives and refuses what it is told to.
+
+The client talks to it with KAGGLE_API_ENVIRONMENT=LOCALHOST, which means port 80 here.
+"""
+
+import json
+import shutil
+import threading
+import time
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+_PREFIX = "/api/v1/"
+# What the site answers with status 200 although it did not do what was asked, and what it answers with another status.
+REPLIES: dict[str, dict[str, Any]] = {
+    "quota": {"error": "Maximum batch GPU session count of 2 reached."},
+    "datasets": {"invalidDatasetSources": ["alice/questlib-wheels"]},
+    "competitions": {"invalidCompetitionSources": ["google-quest-challenge"]},
+    "kernels": {"invalidKernelSources": ["alice/other-kernel"]},
+    "models": {"invalidModelSources": ["alice/model/transformers/default/1"]},
+    "tags": {"invalidTags": ["nlp"]},
+}
+STATUSES = {"conflict": 409, "forbidden": 403, "missing": 404, "too large": 400, "fault": 500}
+# What reads back otherwise than it was sent.
+CHANGES: dict[str, dict[str, Any]] = {
+    "internet": {"enableInternet": True},
+    "no dataset": {"datasetDataSources": []},
+    "no gpu": {"enableGpu": False},
+}
+OTHERS = ("dataset in use", "dataset stays old", "text", "running", "failed")
+
+
+class Loopback(ThreadingHTTPServer):
+    """The server and what it keeps.
+
+    Args:
+        folder: Takes datasets/<owner>/<slug>/, kernels/<owner>/<slug>/ and requests.jsonl.
+        refusal: A key of `REPLIES`, `STATUSES` or `CHANGES`, one of `OTHERS`, or nothing.
+        port: The client wants 80.
+    """
+
+    def __init__(self, folder: Path, *, refusal: str = "", port: int = 80) -> None:
+        super().__init__(("127.0.0.1", port), _Handler)
+        self.folder, self.refusal = folder, refusal
+        self.waiting: dict[Path, Path] = {}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def read_requests(self) -> list[dict]:
+        """Read what arrived: method, body and size of each call, in order."""
+        path = self.folder / "requests.jsonl"
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
+
+
+@contextmanager
+def serve(folder: Path, *, refusal: str = "", port: int = 80) -> Iterator[Loopback]:
+    """Serve in the background. Arguments as `Loopback`."""
+    server = Loopback(folder, refusal=refusal, port=port)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: Loopback
+
+    def do_POST(self) -> None:
+        call = self.path.removeprefix(_PREFIX).split("/")[-1]
+        raw = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = json.loads(raw or b"{}")
+        with (self.server.folder / "requests.jsonl").open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps({"call": call, "bytes": len(raw), "body": body}) + "\n")
+        answer = getattr(self, f"_answer_{call}", None)
+        if answer is None:
+            self._send({"code": 404, "message": f"no call {call}"}, status=404)
+        else:
+            answer(body)
+
+    def do_PUT(self) -> None:
+        path = self.server.folder / "blobs" / self.path.removeprefix("/blobs/")
+        path.parent.mkdir(exist_ok=True)
+        left = int(self.headers.get("Content-Length", 0))
+        with path.open("wb") as stream:
+            while left:
+                chunk = self.rfile.read(min(left, 1 << 20))
+                stream.write(chunk)
+                left -= len(chunk)
+        self._send({})
+
+    def do_GET(self) -> None:
+        path = self.server.folder / self.path.lstrip("/")
+        if not path.is_file():
+            self._send({"code": 404, "message": "Not found"}, status=404)
+            return
+        content = path.read_bytes()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/octet-stream")
+        self.send_header("Content-Length", str(len(content)))
+        self.send_header("Last-Modified", self.date_time_string(path.stat().st_mtime))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class names it so
+        """Keep silent: requests.jsonl says more."""
+
+    def _send(self, content: dict, *, status: int = 200) -> None:
+        raw = json.dumps(content).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(raw)))
+        self.end_headers()
+        self.wfile.write(raw)
+
+    # The client names calls as it does, hence the names below.
+
+    def _answer_StartBlobUpload(self, body: dict) -> None:  # noqa: N802
+        token = f"{time.monotonic_ns()}-{body['name']}"
+        self._send({"token": token, "createUrl": f"http://localhost:{self.server.server_port}/blobs/{token}"})
+
+    def _answer_CreateDataset(self, body: dict) -> None:  # noqa: N802
+        folder = self._dataset(body["ownerSlug"], body["slug"])
+        if folder.exists() or self.server.refusal == "dataset in use":
+            self._send({"status": "error", "error": f"The requested title {body['title']!r} is already in use"})
+            return
+        self._store(folder, body["files"])
+
+    def _answer_CreateDatasetVersion(self, body: dict) -> None:  # noqa: N802
+        self._store(self._dataset(body["ownerSlug"], body["datasetSlug"]), body["body"]["files"])
+
+    def _store(self, folder: Path, files: list[dict]) -> None:
+        """Keep the files as the site does: archives are unpacked, and what was there before is gone."""
+        fresh = folder.with_name(folder.name + ".new")
+        fresh.mkdir(parents=True)
+        for file in files:
+            blob = self.server.folder / "blobs" / file["token"]
+            name = file["token"].split("-", 1)[1]
+            if name.endswith(".zip"):
+                with zipfile.ZipFile(blob) as archive:
+                    archive.extractall(fresh / name.removesuffix(".zip"))
+                blob.unlink()
+            else:
+                blob.replace(fresh / name)
+        self.server.waiting[folder] = fresh
+        if not folder.exists() or self.server.refusal != "dataset stays old":
+            self._publish(folder)
+        self._send({"status": "ok", "url": f"http://localhost/datasets/{folder.parent.name}/{folder.name}"})
+
+    def _publish(self, folder: Path) -> None:
+        fresh = self.server.waiting.pop(folder)
+        shutil.rmtree(folder, ignore_errors=True)
+        fresh.replace(folder)
+
+    def _dataset(self, owner: str, slug: str) -> Path:
+        return self.server.folder / "datasets" / owner / slug
+
+    def _answer_GetDatasetStatus(self, body: dict) -> None:  # noqa: N802
+        folder = self._dataset(body["ownerSlug"], body["datasetSlug"])
+        if not folder.exists():
+            self._send({"code": 403, "message": "Permission 'datasets.get' was denied"}, status=403)
+        else:
+            self._send({"status": "READY"})
+
+    def _answer_DownloadDataset(self, body: dict) -> None:  # noqa: N802
+        path = self._dataset(body["ownerSlug"], body["datasetSlug"]) / body["fileName"]
+        if not path.is_file():
+            self._send({"code": 403, "message": "Permission 'datasets.get' was denied"}, status=403)
+            return
+        self.send_response(302)
+        self.send_header("Location", f"/{path.relative_to(self.server.folder)}")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def _answer_GetDatasetMetadata(self, body: dict) -> None:  # noqa: N802
+        self._send({"info": {"ownerUser": body["ownerSlug"], "licenses": [{"name": "other"}]}})
+
+    def _kernel(self, name: str) -> Path:
+        return self.server.folder / "kernels" / name
+
+    def _answer_SaveKernel(self, body: dict) -> None:  # noqa: N802
+        refusal = self.server.refusal
+        if refusal in STATUSES:
+            status = STATUSES[refusal]
+            self._send({"code": status, "message": f"{refusal} (status {status})"}, status=status)
+            return
+        reply = REPLIES.get(refusal, {})
+        url = f"http://localhost/code/{body['slug']}"
+        if "error" not in reply:
+            folder = self._kernel(body["slug"])
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "kernel.ipynb").write_text(body["text"], encoding="utf-8")
+            (folder / "request.json").write_text(json.dumps(body), encoding="utf-8")
+        self._send({"ref": body["slug"], "url": url, "versionNumber": 1} | reply)
+
+    def _answer_GetKernel(self, body: dict) -> None:  # noqa: N802
+        name = f"{body['userName']}/{body['kernelSlug']}"
+        folder = self._kernel(name)
+        if not folder.exists():
+            self._send({"code": 404, "message": "Not found"}, status=404)
+            return
+        sent = json.loads((folder / "request.json").read_text(encoding="utf-8"))
+        kept = {key: value for key, value in sent.items() if key not in ("text", "slug", "newTitle", "id")}
+        kept |= {"ref": name, "id": 7, "title": sent["newTitle"], "slug": body["kernelSlug"]}
+        kept |= CHANGES.get(self.server.refusal, {})
+        text = (folder / "kernel.ipynb").read_text(encoding="utf-8")
+        if self.server.refusal == "text":
+            text = text.replace("run_session", "").replace("import os", "import  os")
+        blob = {"source": text, "language": "python", "kernelType": "notebook", "slug": body["kernelSlug"]}
+        self._send({"metadata": kept, "blob": blob})
+
+    def _answer_GetKernelSessionStatus(self, body: dict) -> None:  # noqa: N802
+        state = {"running": "RUNNING", "failed": "ERROR"}.get(self.server.refusal, "COMPLETE")
+        self._send({"status": state} | ({"failureMessage": "Notebook Threw Exception"} if state == "ERROR" else {}))
+
+    def _answer_ListKernelSessionOutput(self, body: dict) -> None:  # noqa: N802
+        folder = self._kernel(f"{body['userName']}/{body['kernelSlug']}") / "output"
+        here = f"http://localhost:{self.server.server_port}/{folder.relative_to(self.server.folder)}"
+        files = [
+            {"url": f"{here}/{path.relative_to(folder)}", "fileName": str(path.relative_to(folder))}
+            for path in sorted(folder.rglob("*"))
+            if path.is_file()
+        ]
+        log = [{"stream_name": "stdout", "time": 1.5, "data": "fold 0\n"}, {"stream_name": "stderr", "data": "done\n"}]
+        self._send({"files": files, "log": json.dumps(log)})
