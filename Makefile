@@ -4,9 +4,16 @@ DATA ?= notebooks/sample
 PROFILE ?= sample
 VENV := .venv/bin
 INSTALLED := .venv/installed
+KAGGLE := $(VENV)/python -m questlib.kaggle
+OWNER ?= owner
+KERNEL ?= train
+ENCODER ?= roberta-base
+NAMED = --owner '$(OWNER)' --kernel '$(KERNEL)'
+# PROFILE's default is for runs at home.
+BUILT = --encoder '$(ENCODER)' $(if $(RUN),--run '$(RUN)') $(if $(filter command,$(firstword $(origin PROFILE))),--profile '$(PROFILE)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test bench wheel lint format types check clean
+.PHONY: help install run test bench wheels bundle rehearse rehearse-all push status output lint format types check clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -31,8 +38,26 @@ test: install  ## Run all tests; QUEST_DATA=folder adds those on real data
 bench: install  ## Compare ties and blends: OOF=folder with sixth_place.npz, DATA=folder with its train.csv
 	$(VENV)/python bench/ties.py --oof '$(OOF)' --data '$(DATA)' --json bench/results/ties.json
 
-wheel: install  ## Build questlib's wheel into wheels/
-	$(VENV)/python -m hatchling build -t wheel -d wheels
+wheels: install  ## Build questlib's wheel and fetch the others that Kaggle lacks, into wheels/
+	$(KAGGLE) wheels
+
+bundle: install  ## Write what Kaggle gets: OWNER=user ENCODER=folder-or-name, or KERNEL=predict RUN=folder
+	$(KAGGLE) bundle $(NAMED) $(BUILT)
+
+rehearse: install  ## Bundle, then run it as Kaggle would: arguments as bundle, DATA=folder
+	$(KAGGLE) rehearse $(NAMED) $(BUILT) --data '$(DATA)'
+
+rehearse-all: install  ## The same with every Python of Kaggle's that is here, in both mount layouts
+	$(KAGGLE) rehearse $(NAMED) $(BUILT) --data '$(DATA)' --all
+
+push: install  ## Upload what was rehearsed: OWNER=user KERNEL=train-or-predict
+	$(KAGGLE) push $(NAMED)
+
+status: install  ## Tell how the kernel's run stands: OWNER=user
+	$(KAGGLE) status $(NAMED)
+
+output: install  ## Fetch the run's log and submission: OWNER=user
+	$(KAGGLE) output $(NAMED)
 
 lint: install  ## Check style, notebooks too
 	$(VENV)/ruff check .

@@ -29,7 +29,8 @@ def pick_device() -> torch.device:
             probe = torch.ones(64, 64, device=device)
             if float((probe @ probe).sum()) == 64.0**3:
                 return device
-        except RuntimeError as error:  # torch raises this, and its subclasses, for every fault of a device
+        # torch raises the first, and its subclasses, for every fault of a device, the second where it is built without.
+        except (RuntimeError, AssertionError) as error:
             logger.warning("GPU %d does not compute and is left out: %s", index, error)
     return torch.device("cpu")
 

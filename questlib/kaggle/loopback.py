@@ -30,6 +30,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "internet": {"enableInternet": True},
     "no dataset": {"datasetDataSources": []},
     "no gpu": {"enableGpu": False},
+    "models": {"modelDataSources": []},  # the client does not print which it was told are invalid
 }
 OTHERS = ("dataset in use", "dataset stays old", "text", "running", "failed")
 
