@@ -1,5 +1,6 @@
 """The competition's tables: read, checked, nulls given a stated value, rows split by question."""
 
+import math
 import warnings
 from collections import Counter
 from dataclasses import dataclass
@@ -216,12 +217,14 @@ def hold_out_questions(
     Args:
         rows: Row indices of the training fold.
         questions: The question of each row of the whole table.
-        share: Share of the fold's questions to hold out, in (0, 1).
+        share: Share of the fold's questions to hold out, in (0, 1); two questions at least.
         seed: Seeds the draw.
 
     Returns:
         The rows that stay and the rows held out, both ascending; no question is in both.
     """
-    splitter = GroupShuffleSplit(n_splits=1, test_size=share, random_state=seed)
+    # One row has no rank correlation, so two questions are the least that can tell when to stop.
+    n_held_out = max(2, math.ceil(share * len(np.unique(questions[rows]))))
+    splitter = GroupShuffleSplit(n_splits=1, test_size=n_held_out, random_state=seed)
     kept, held_out = next(splitter.split(rows, groups=questions[rows]))
     return rows[kept], rows[held_out]

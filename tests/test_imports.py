@@ -48,7 +48,22 @@ def foreign_imports(name: str) -> set[str]:
 def test_layers_name_every_module() -> None:
     assert set(MODULES) <= set(LAYER)
     assert len(LAYER) == sum(map(len, LAYERS))  # and none twice
-    assert not [path for path in PACKAGE.iterdir() if path.is_dir() and (path / "__init__.py").exists()]
+    assert [path.name for path in PACKAGE.iterdir() if (path / "__init__.py").exists()] == ["kaggle"]
+
+
+def test_no_module_of_a_kernel_imports_what_stays_at_home() -> None:
+    assert not [name for name in MODULES if "kaggle" in own_imports(name)]
+
+
+def test_modules_that_stay_at_home_import_one_way() -> None:
+    home = {path.stem: f"kaggle/{path.stem}" for path in (PACKAGE / "kaggle").glob("*.py") if path.stem != "__init__"}
+    graph = {}
+    for name, path in home.items():
+        parts = [imported.split(".") for imported in imported_names(path) if imported.startswith("questlib.kaggle.")]
+        graph[name] = {part[2] for part in parts} & set(home)
+    order = list(TopologicalSorter(graph).static_order())  # refuses a circle
+    assert set(order) == set(home)
+    assert order.index("manifest") < order.index("bundle") < order.index("rehearse") < order.index("__main__")
 
 
 @pytest.mark.parametrize("name", MODULES)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from questlib.schema import ID, METADATA_COLUMNS, QUESTION, TEXT_COLUMNS
+from questlib.schema import ID, METADATA_COLUMNS, QUESTION, TARGETS, TEXT_COLUMNS
 
 _LONG = 40_000  # words
 
@@ -18,20 +18,28 @@ def cut_tables(source: Path, target: Path, *, n_questions: int) -> Path:
     Args:
         source: Folder of the tables.
         target: Folder to make.
-        n_questions: How many training questions, those with the shortest answers, and how many test rows are kept.
+        n_questions: How many training questions, those with the shortest answers, and how many test rows are kept; some
+            more questions stand for rare ratings.
 
     Returns:
         The folder.
     """
     target.mkdir(parents=True)
     train = pd.read_csv(source / "train.csv", dtype=str, keep_default_na=False)
-    shortest = train["answer"].str.len().groupby(train[QUESTION]).sum().nsmallest(n_questions).index
-    kept = train[QUESTION].isin(shortest)
+    lengths = train["answer"].str.len().groupby(train[QUESTION]).sum().sort_values()
+    by_length = train.set_index(QUESTION).loc[lengths.index]
+    # Where a target varies it must vary in what is kept, or its predictions are constant and no submission.
+    odd = {by_length.index[by_length[name] != by_length[name].mode()[0]][0] for name in _varying(train)}
+    kept = train[QUESTION].isin({*lengths.index[:n_questions], *odd})
     train[kept].to_csv(target / "train.csv", index=False)
     for name in ("test.csv", "sample_submission.csv"):
         table = pd.read_csv(source / name, dtype=str, keep_default_na=False)
         table.head(n_questions).to_csv(target / name, index=False)
     return target
+
+
+def _varying(train: pd.DataFrame) -> list[str]:
+    return [name for name in TARGETS if train[name].nunique() > 1]
 
 
 def swap_test(source: Path, target: Path, *, swap: Callable[[pd.DataFrame], pd.DataFrame]) -> Path:

@@ -1,0 +1,234 @@
+"""Every fault that is seeded into a bundle is found, and named by the check that it belongs to."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from questlib.artifacts import read_json, write_json
+from questlib.kaggle.bundle import write_bundle
+from questlib.kaggle.findings import CHECKS, FAILED, PASSED, UNCHECKED, Finding, summarize, tabulate
+from questlib.kaggle.manifest import write_manifest
+from questlib.kaggle.rehearse import Rehearsal, check_statically, rehearse
+from questlib.kaggle.wheels import make_wheels, read_lock
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The project with wheels: questlib's own is built, a small one stands for those that are fetched."""
+    folder = tmp_path_factory.mktemp("project")
+    for name in ("questlib", "notebooks"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "LICENSE", "README.md", "kernel-metadata.json"):
+        shutil.copyfile(ROOT / name, folder / name)
+    (folder / "wheels").mkdir()
+    shutil.copyfile(ROOT / "wheels/dataset-metadata.json", folder / "wheels/dataset-metadata.json")
+    (folder / "wheels/requirements.lock").write_text("# nothing to fetch here\n")
+    make_wheels(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clean_bundle(project: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("bundle")
+    write_bundle(
+        project, kernel="train", owner="alice", encoder=str(encoder_folder), run=None, profile="kaggle", out=out
+    )
+    return out
+
+
+@pytest.fixture
+def bundle(clean_bundle: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(clean_bundle, tmp_path / "bundle"))
+
+
+def rehearsal_of(project: Path, bundle: Path, folder: Path) -> Rehearsal:
+    return Rehearsal(
+        project=project,
+        bundle=bundle,
+        kernel="train",
+        profile="kaggle",
+        data=ROOT / "notebooks/sample",
+        images=(),
+        layouts=(),
+        folder=folder,
+    )
+
+
+def failed_checks(project: Path, bundle: Path) -> dict[int, str]:
+    found = summarize(list(check_statically(rehearsal_of(project, bundle, bundle.parent / "rehearsal"))))
+    return {one.check: one.evidence for one in found if one.state == FAILED}
+
+
+def edit_metadata(**changes: object) -> Callable[[Path], None]:
+    def edit(bundle: Path) -> None:
+        path = bundle / "train/kernel-metadata.json"
+        metadata = read_json(path) | changes
+        write_json(path, {name: value for name, value in metadata.items() if value is not ...})
+
+    return edit
+
+
+def edit_notebook(change: Callable[[dict], None]) -> Callable[[Path], None]:
+    def edit(bundle: Path) -> None:
+        path = bundle / "train/quest.ipynb"
+        notebook = read_json(path)
+        change(notebook)
+        path.write_text(json.dumps(notebook), encoding="utf-8")
+
+    return edit
+
+
+def add_code(source: str) -> Callable[[Path], None]:
+    def add(notebook: dict) -> None:
+        cell = {"cell_type": "code", "id": "seeded", "metadata": {}, "outputs": [], "execution_count": None}
+        notebook["cells"].append(cell | {"source": source})
+
+    return edit_notebook(add)
+
+
+def replace_text(old: str, new: str) -> Callable[[Path], None]:
+    def edit(bundle: Path) -> None:
+        path = bundle / "train/quest.ipynb"
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
+
+    return edit
+
+
+def leave_outputs(notebook: dict) -> None:
+    cell = next(cell for cell in notebook["cells"] if cell["cell_type"] == "code")
+    cell["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "left\n"}]
+
+
+def drop_kernelspec(notebook: dict) -> None:
+    del notebook["metadata"]["kernelspec"]
+
+
+def remove_wheel(bundle: Path) -> None:
+    next((bundle / "datasets/questlib-wheels").glob("questlib-*.whl")).unlink()
+
+
+def damage_wheel(bundle: Path) -> None:
+    with next((bundle / "datasets/questlib-wheels").glob("questlib-*.whl")).open("ab") as stream:
+        stream.write(b"x")
+
+
+def age_manifest(bundle: Path) -> None:
+    path = bundle / "datasets/questlib-wheels/manifest.json"
+    write_json(path, read_json(path) | {"source": "0" * 64})
+
+
+def pickle_weights(bundle: Path) -> None:
+    folder = bundle / "datasets/questlib-encoder"
+    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    write_manifest(folder)
+
+
+def ship_numpy(bundle: Path) -> None:
+    folder = bundle / "datasets/questlib-wheels"
+    (folder / "numpy-2.0.0-cp312-cp312-linux_x86_64.whl").write_bytes(b"no archive")
+
+
+def rename_with_plus(bundle: Path) -> None:
+    folder = bundle / "datasets/questlib-encoder"
+    (folder / "vocab+extra.txt").write_text("word\n")
+    write_manifest(folder)
+
+
+def forget_dataset(bundle: Path) -> None:
+    shutil.rmtree(bundle / "datasets/questlib-encoder")
+
+
+FAULTS: dict[str, tuple[int, Callable[[Path], None], str]] = {
+    "internet flag missing": (2, edit_metadata(enable_internet=...), "enable_internet is missing"),
+    "internet flag a word": (2, edit_metadata(enable_internet="false"), "however: 'false'"),
+    "key misspelt": (1, edit_metadata(enable_intrenet=False), "enable_intrenet"),
+    "byte order mark": (1, lambda bundle: prepend_mark(bundle), "BOM"),
+    "owner not filled in": (3, edit_metadata(id="OWNER/questlib-google-quest"), "OWNER/questlib"),
+    "title of another slug": (3, edit_metadata(title="Another title"), "another-title"),
+    "language in capitals": (4, edit_metadata(language="Python"), "'Python'"),
+    "code file missing": (4, edit_metadata(code_file="gone.ipynb"), "gone.ipynb"),
+    "source with a prefix": (5, edit_metadata(dataset_sources=["datasets/alice/questlib-wheels"]), "datasets/alice"),
+    "source as a word": (5, edit_metadata(competition_sources="google-quest-challenge"), "must be a list"),
+    "retired machine": (6, edit_metadata(machine_shape="NvidiaTeslaP100"), "NvidiaTeslaP100"),
+    "notebook over 700 KB": (8, add_code("word = '" + "x" * 710_000 + "'"), "700000 bytes"),
+    "kernelspec missing": (11, edit_notebook(drop_kernelspec), "kernelspec"),
+    "leftover outputs": (12, edit_notebook(leave_outputs), "outputs or counts are left"),
+    "path of one machine": (12, add_code("path = '/home/alice/data'"), "/home/alice"),
+    "parameter not of production": (13, replace_text("folds_to_train: int = 5", "folds_to_train: int = 1"), "folds_to"),
+    "hub name as encoder": (13, replace_text("'questlib-encoder'  #", "'bert-base-uncased'  #"), "bert-base-uncased"),
+    "sys.exit": (14, add_code("import sys\nsys.exit(0)"), "sys.exit(0)"),
+    "network call": (14, add_code("import urllib.request\nurllib.request.urlopen('https://a.example')"), "a.example"),
+    "pip with an index": (14, add_code("%pip install einops"), "plain Python"),
+    "wheel missing": (17, remove_wheel, "one pure wheel of questlib"),
+    "wheel with a wrong hash": (22, damage_wheel, "questlib-0"),
+    "heavy wheel": (19, ship_numpy, "numpy-2.0.0"),
+    "pickled weights": (20, pickle_weights, "pytorch_model.bin may be pickled"),
+    "name that the upload changes": (20, rename_with_plus, "vocab+extra.txt"),
+    "dataset missing": (21, forget_dataset, "questlib-encoder"),
+    "old manifest": (22, age_manifest, "older than the source"),
+    "hub open at the first import": (27, replace_text("HF_HUB_OFFLINE", "HF_HUB_SOMETHING"), "before HF_HUB_OFFLINE"),
+}
+
+
+def prepend_mark(bundle: Path) -> None:
+    path = bundle / "train/kernel-metadata.json"
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
+def test_a_clean_bundle_fails_no_check(project: Path, bundle: Path) -> None:
+    found = list(check_statically(rehearsal_of(project, bundle, bundle.parent / "rehearsal")))
+    assert {one.check for one in found if one.state == PASSED} >= {
+        *range(1, 7),
+        8,
+        *range(11, 15),
+        17,
+        *range(19, 23),
+        27,
+    }
+    assert failed_checks(project, bundle) == {}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_seeded_fault_fails_its_check(name: str, project: Path, bundle: Path) -> None:
+    check, seed, words = FAULTS[name]
+    seed(bundle)
+    found = failed_checks(project, bundle)
+    assert check in found
+    assert words in found[check]
+
+
+def test_rehearsal_ends_and_records_where_a_check_fails_before_anything_runs(project: Path, bundle: Path) -> None:
+    edit_metadata(enable_internet=True)(bundle)
+    found = rehearse(rehearsal_of(project, bundle, bundle.parent / "rehearsal"))
+    assert [one.check for one in found] == list(CHECKS)
+    assert [one.check for one in found if one.state == FAILED] == [2]
+    assert read_json(bundle / "train/rehearsal.json")["passed"] is False
+    assert "1 FAILED" in tabulate(found)
+
+
+def test_summary_lets_one_failure_outweigh_what_passed() -> None:
+    found = [
+        Finding(check=3, state=PASSED, evidence="fine"),
+        Finding(check=3, state=FAILED, evidence="broken"),
+        Finding(check=4, state=PASSED, evidence="fine"),
+        Finding(check=4, state=UNCHECKED, evidence="no GPU"),
+    ]
+    summary = {one.check: one for one in summarize(found)}
+    assert (summary[3].state, summary[3].evidence) == (FAILED, "broken")
+    assert (summary[4].state, summary[4].evidence) == (PASSED, "fine; not checkable here: no GPU")
+    assert summary[5].state == UNCHECKED
+
+
+def test_lock_of_wheels_pins_each_by_hash(tmp_path: Path) -> None:
+    assert set(read_lock(ROOT / "wheels/requirements.lock")) == {"bitsandbytes==0.50.2"}
+    path = tmp_path / "lock"
+    path.write_text("einops==1.0\n")
+    with pytest.raises(ValueError, match="hash=sha256:digest, however: 'einops==1.0'"):
+        read_lock(path)
