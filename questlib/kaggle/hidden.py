@@ -18,7 +18,7 @@ def cut_tables(source: Path, target: Path, *, n_questions: int) -> Path:
     Args:
         source: Folder of the tables.
         target: Folder to make.
-        n_questions: How many training questions, those with the shortest answers, and how many test rows are kept; some
+        n_questions: How many training questions, those with the shortest texts, and how many test rows are kept; some
             more questions stand for rare ratings.
 
     Returns:
@@ -26,7 +26,8 @@ def cut_tables(source: Path, target: Path, *, n_questions: int) -> Path:
     """
     target.mkdir(parents=True)
     train = pd.read_csv(source / "train.csv", dtype=str, keep_default_na=False)
-    lengths = train["answer"].str.len().groupby(train[QUESTION]).sum().sort_values()
+    text = train[list(TEXT_COLUMNS)].map(len).sum(axis=1)
+    lengths = text.groupby(train[QUESTION]).sum().sort_values()
     by_length = train.set_index(QUESTION).loc[lengths.index]
     # Where a target varies it must vary in what is kept, or its predictions are constant and no submission.
     odd = {by_length.index[by_length[name] != by_length[name].mode()[0]][0] for name in _varying(train)}

@@ -252,6 +252,12 @@ def _probe_library(text: str) -> str:
     notebook = json.loads(text)
     code = Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
     parameters = next(cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", []))
-    described = {"cell_type": "code", "id": "probe", "metadata": {}, "outputs": [], "execution_count": None}
-    probe: dict[str, Any] = described | {"source": code}
+    described: dict[str, Any] = {
+        "cell_type": "code",
+        "id": "probe",
+        "metadata": {},
+        "outputs": [],
+        "execution_count": None,
+    }
+    probe = described | {"source": code}
     return json.dumps(notebook | {"cells": [parameters, probe]})
