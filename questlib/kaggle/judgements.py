@@ -106,5 +106,5 @@ def judge_probes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
             wrong.append(f"{one.session.name}: the error must say {words!r}, however: {one.error!r}")
         elif one.error_seconds > _AT_ONCE:
             wrong.append(f"{one.session.name}: told after {one.error_seconds:.1f} s")
-        told = one.error.split(":")[-1].strip()[:90]
+        told = one.error.split(": ", 1)[-1][:90]
         yield judge(check, wrong, evidence=f"told in {one.error_seconds:.1f} s: {told}")
