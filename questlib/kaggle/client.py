@@ -142,13 +142,9 @@ def _upload(folder: Path, *, name: str, patience: float) -> None:
         return
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     logger.info("%s: uploading %.0f MB", name, size)
-    if before is None:
-        said = _run("datasets", "create", "-p", str(folder), "-r", "zip", "-q")
-        accepted = "is being created" in said
-    else:
-        said = _run("datasets", "version", "-p", str(folder), "-m", fingerprint[:12], "-r", "zip", "-q")
-        accepted = "is being created" in said
-    if not accepted or "not valid" in said:
+    action = ["create"] if before is None else ["version", "-m", fingerprint[:12]]
+    said = _run("datasets", *action, "-p", str(folder), "-r", "zip", "-q")
+    if "is being created" not in said or "not valid" in said:
         raise RuntimeError(f"the upload of {name} must be accepted, however: {_advise(said)}")
     # A kernel that is pushed before the new version is ready gets the one before, and nobody says so.
     deadline = time.monotonic() + patience

@@ -212,7 +212,7 @@ class _Handler(BaseHTTPRequestHandler):
         kept |= CHANGES.get(self.server.refusal, {})
         text = (folder / "kernel.ipynb").read_text(encoding="utf-8")
         if self.server.refusal == "text":
-            text = text.replace("run_session", "").replace("import os", "import  os")
+            text = text.replace("import os", "import  os")
         blob = {"source": text, "language": "python", "kernelType": "notebook", "slug": body["kernelSlug"]}
         self._send({"metadata": kept, "blob": blob})
 

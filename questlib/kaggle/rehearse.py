@@ -183,7 +183,7 @@ def _check_sessions(rehearsal: Rehearsal) -> Iterator[Finding]:
     hidden = {name: swap_test(public, tables / name / COMPETITION, swap=swap) for name, swap in SWAPS.items()}
     sessions: list[Session] = []
     probes: list[Session] = []
-    for image in rehearsal.images:
+    for place, image in enumerate(rehearsal.images):
         twin = make_twin(image)
         for number, layout in enumerate(rehearsal.layouts):
             base = Session(
@@ -191,7 +191,7 @@ def _check_sessions(rehearsal: Rehearsal) -> Iterator[Finding]:
                 text=text,
                 twin=twin,
                 layout=layout,
-                is_deeper=(number + len(probes)) % 2 == 0,
+                is_deeper=(number + place) % 2 == 0,
                 owner=owner,
                 datasets=datasets,
                 competition=public,
