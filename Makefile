@@ -35,8 +35,9 @@ run: install  ## Train and predict: DATA=folder PROFILE=name OUT=folder ARGS="-p
 test: install  ## Run all tests; QUEST_DATA=folder adds those on real data
 	$(VENV)/python -m pytest
 
-bench: install  ## Compare ties and blends: OOF=folder with sixth_place.npz, DATA=folder with its train.csv
-	$(VENV)/python bench/ties.py --oof '$(OOF)' --data '$(DATA)' --json bench/results/ties.json
+bench: install  ## Compare speed with the baseline: DATA=folder; OOF=folder with sixth_place.npz adds ties and blends
+	$(VENV)/python bench/speed.py --data '$(DATA)' --json bench/results/cpu.json
+	$(if $(OOF),$(VENV)/python bench/ties.py --oof '$(OOF)' --data '$(DATA)' --json bench/results/ties.json)
 
 wheels: install  ## Build questlib's wheel and fetch the others that Kaggle lacks, into wheels/
 	$(KAGGLE) wheels

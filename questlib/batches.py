@@ -58,22 +58,30 @@ class PassCollator:
 
     def __call__(self, items: Sequence[dict]) -> dict[str, Tensor]:
         """Build the arguments of `QuestModel.forward`."""
-        passes = [torch.tensor(ids) for item in items for ids in item["input_ids"]]
-        types = [torch.tensor(ids) for item in items for ids in item["token_type_ids"]]
-        counts = torch.tensor([len(item["input_ids"]) for item in items])
-        lengths = torch.tensor([len(ids) for ids in passes])
+        counts = torch.tensor([len(item["kinds"]) for item in items])
         batch = {
             # First, because the Trainer takes the batch size from the first tensor it meets.
             "metadata": torch.from_numpy(np.stack([item["metadata"] for item in items])),
-            "input_ids": torch.nn.utils.rnn.pad_sequence(passes, batch_first=True, padding_value=self.pad_token_id),
-            "token_type_ids": torch.nn.utils.rnn.pad_sequence(types, batch_first=True),
-            "attention_mask": (torch.arange(int(lengths.max()))[None, :] < lengths[:, None]).long(),
             "rows": torch.repeat_interleave(torch.arange(len(items)), counts),
             "kinds": torch.tensor([kind for item in items for kind in item["kinds"]]),
         }
+        if "vectors" in items[0]:
+            batch["vectors"] = torch.from_numpy(np.concatenate([item["vectors"] for item in items]))
+        else:
+            batch |= self._pad(items)
         if "labels" in items[0]:
             batch["labels"] = torch.from_numpy(np.stack([item["labels"] for item in items]))
         return batch
+
+    def _pad(self, items: Sequence[dict]) -> dict[str, Tensor]:
+        passes = [torch.tensor(ids) for item in items for ids in item["input_ids"]]
+        types = [torch.tensor(ids) for item in items for ids in item["token_type_ids"]]
+        lengths = torch.tensor([len(ids) for ids in passes])
+        return {
+            "input_ids": torch.nn.utils.rnn.pad_sequence(passes, batch_first=True, padding_value=self.pad_token_id),
+            "token_type_ids": torch.nn.utils.rnn.pad_sequence(types, batch_first=True),
+            "attention_mask": (torch.arange(int(lengths.max()))[None, :] < lengths[:, None]).long(),
+        }
 
 
 class LengthBatchSampler(Sampler[list[int]]):

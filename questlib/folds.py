@@ -126,6 +126,7 @@ def train_folds(
             encoder_folder=encoder_folder,
             pad_token_id=tokenizer.pad_token_id,
             folder=run_folder / f"fold-{fold}",
+            cache_folder=cache_folder,
         )
         out_of_fold[rows.scored] = scored_predictions
         test_predictions.append(fold_test_predictions)
@@ -168,6 +169,7 @@ def _train_fold(
     encoder_folder: Path,
     pad_token_id: int,
     folder: Path,
+    cache_folder: Path,
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], list[dict]]:
     train_passes, test_passes = passes
     encoder = MetadataEncoder(**recipe.metadata).fit(tables.train.iloc[rows.trained])
@@ -191,6 +193,7 @@ def _train_fold(
         collator=collator,
         settings=settings,
         folder=folder,
+        cache_folder=cache_folder,
     )
     save_fold(folder, model, encoder)
     test_rows = QuestRows(test_passes, encoder.transform(tables.test))

@@ -1,6 +1,7 @@
 """Predicting: a model over rows, and a run folder over any table."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -23,10 +24,21 @@ from questlib.text import TextLayout, encode_passes, load_tokenizer
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Compute in "bf16" or "fp16" where that is the precision."""
+    return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES)
+
+
+def order_by_length(rows: QuestRows, batch_size: int) -> Iterator[npt.NDArray[np.intp]]:
+    """Yield batches of row numbers, longest first: little is padded, and too little memory shows at once."""
+    order = np.argsort(-rows.lengths, kind="stable")
+    yield from (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+
+
 def predict(
     model: QuestModel, rows: QuestRows, collator: PassCollator, *, batch_size: int, precision: str
 ) -> npt.NDArray[np.float64]:
-    """Predict ratings, longest rows first so that little is padded and too little memory shows at once.
+    """Predict ratings, longest rows first.
 
     Args:
         model: On the device it shall run on.
@@ -38,16 +50,11 @@ def predict(
     Returns:
         In (0, 1), in the order of the rows, shape (n_rows, 30).
     """
-    order = np.argsort(-rows.lengths, kind="stable")
     predictions = np.empty((len(rows), len(TARGETS)))
     was_training = model.training
     model.eval()
-    with (
-        torch.inference_mode(),
-        torch.autocast(model.device.type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES),
-    ):
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
+    with torch.inference_mode(), autocast(model.device, precision):
+        for chosen in order_by_length(rows, batch_size):
             batch = collator([rows[row] for row in chosen])
             batch.pop("labels", None)
             logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits

@@ -19,9 +19,9 @@ _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 _HEAD_FIELDS = (
     "n_kinds", "metadata_width", "pooling", "n_mixed_layers", "head", "hidden_width", "head_dropout", "use_split_head",
 )  # fmt: skip
-# Facts about where the encoder was loaded from, which a run folder that travels must not carry.
 # A CPU computes a few passes as fast per token as many, and padding them only among themselves saves a fifth.
 _PASSES_AT_A_TIME = 64
+# Facts about where the encoder was loaded from, which a run folder that travels must not carry.
 _NOT_KEPT = ("_name_or_path", "transformers_version", "dtype")
 
 
@@ -156,41 +156,60 @@ class QuestModel(PreTrainedModel):
 
     def forward(
         self,
-        input_ids: Tensor,
-        attention_mask: Tensor,
-        token_type_ids: Tensor,
+        *,
         rows: Tensor,
         kinds: Tensor,
         metadata: Tensor,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        vectors: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> QuestOutput:
         """Predict a batch.
 
         Args:
-            input_ids: Token ids of all passes of the batch, (n_passes, n_tokens).
-            attention_mask: 1 where a token is not padding, same shape.
-            token_type_ids: 1 in the last part of a pass, same shape; given to bodies that know two types.
             rows: The batch's row that each pass belongs to, (n_passes,).
             kinds: The kind of each pass, (n_passes,).
             metadata: (batch_size, metadata_width).
+            input_ids: As `pool_passes` reads them, and so the next two.
+            attention_mask: See there.
+            token_type_ids: See there.
+            vectors: What `pool_passes` returned, in place of the three; the body does not run.
             labels: Ratings in [0, 1], (batch_size, n_targets).
 
         Returns:
             Logits and, with labels, the loss.
         """
-        parts = _split_passes(attention_mask)
-        order = torch.cat([part for part, _ in parts])
-        vectors = torch.cat(
-            [
-                self._read(*(each[part, :end] for each in (input_ids, attention_mask, token_type_ids)))
-                for part, end in parts
-            ]
-        )
+        if vectors is None:
+            assert input_ids is not None
+            assert attention_mask is not None
+            assert token_type_ids is not None
+            vectors = self.pool_passes(input_ids, attention_mask, token_type_ids)
         # Logits in 16 bits would tie rows that differ, and the score is about ranks.
-        with torch.autocast(input_ids.device.type, enabled=False):
-            logits = self.head(vectors, rows[order], kinds[order], metadata.float())
+        with torch.autocast(metadata.device.type, enabled=False):
+            logits = self.head(vectors, rows, kinds, metadata.float())
             loss = None if labels is None else self._loss(logits, labels)
         return QuestOutput(loss=loss, logits=logits)
+
+    def pool_passes(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Read passes through the body and make a vector of each.
+
+        Args:
+            input_ids: Token ids of all passes of a batch, (n_passes, n_tokens).
+            attention_mask: 1 where a token is not padding, same shape.
+            token_type_ids: 1 in the last part of a pass, same shape; given to bodies that know two types.
+
+        Returns:
+            (n_passes, output_width) in 32 bits.
+        """
+        parts = _split_passes(attention_mask)
+        order = torch.cat([part for part, _ in parts])
+        vectors = [
+            self._read(*(each[part, :end] for each in (input_ids, attention_mask, token_type_ids)))
+            for part, end in parts
+        ]
+        return torch.cat(vectors)[order.argsort()]
 
     def _read(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
         mixes = self.config.n_mixed_layers > 1

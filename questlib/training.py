@@ -14,6 +14,7 @@ from transformers import PrinterCallback, TrainingArguments
 from questlib.batches import PassCollator, QuestRows
 from questlib.config import refuse_outside, refuse_unknown
 from questlib.devices import PRECISIONS, pick_device, pick_precision
+from questlib.features import cache_vectors, can_cache
 from questlib.model import QuestModel
 from questlib.trainer import BestWeights, OneDeviceArguments, QuestTrainer, StageLog
 
@@ -124,6 +125,7 @@ def fit_stages(
     collator: PassCollator,
     settings: TrainingSettings,
     folder: Path,
+    cache_folder: Path,
 ) -> list[dict]:
     """Train a model stage after stage and leave it with the best weights of them all.
 
@@ -135,6 +137,7 @@ def fit_stages(
         collator: Builds the batches.
         settings: What all stages share.
         folder: For TensorBoard logs.
+        cache_folder: Holds what a frozen body makes of the rows, for stages that train only the head's outputs.
 
     Returns:
         The history: one record per evaluation or logged loss, with `stage`, `number`, `step` (over all stages) and
@@ -168,12 +171,21 @@ def fit_stages(
         trainable = match_parameters(model, stage.trainable)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trainable)
+        given = [train_rows, stop_rows]
+        if can_cache(model):
+            given = [
+                rows
+                and cache_vectors(
+                    model, rows, collator, folder=cache_folder, batch_size=2 * settings.batch_size, precision=precision
+                )
+                for rows in given
+            ]
         trainer = QuestTrainer(
             model=model,
             args=arguments,
             precision=precision,
-            train_dataset=train_rows,
-            eval_dataset=stop_rows,
+            train_dataset=given[0],
+            eval_dataset=given[1],
             data_collator=collator,
             optimizers=(_build_optimizer(model, stage, settings), None),
             callbacks=[best, log],

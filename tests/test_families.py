@@ -27,7 +27,7 @@ def test_family_trains_predicts_and_comes_back_from_disk(family, toy_frame, tmp_
     collator = PassCollator(pad_token_id=tokenizer.pad_token_id)
     history = fit_stages(
         model, STAGES, train_rows=rows, stop_rows=None, collator=collator,
-        settings=TrainingSettings(batch_size=4, precision="fp32"), folder=tmp_path / "fold",
+        settings=TrainingSettings(batch_size=4, precision="fp32"), cache_folder=tmp_path, folder=tmp_path / "fold",
     )  # fmt: skip
     losses = [record["loss"] for record in history if "loss" in record]
     assert losses[-1] < losses[0]

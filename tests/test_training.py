@@ -42,7 +42,7 @@ def model(encoder_folder, rows) -> QuestModel:
 def fit(model, rows, stages, tmp_path, *, stop_rows=None, **changes) -> list[dict]:  # noqa: ANN003
     return fit_stages(
         model, stages, train_rows=rows, stop_rows=stop_rows, collator=COLLATOR,
-        settings=replace(SETTINGS, **changes), folder=tmp_path / "fold",
+        settings=replace(SETTINGS, **changes), folder=tmp_path / "fold", cache_folder=tmp_path / "cache",
     )  # fmt: skip
 
 
