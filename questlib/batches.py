@@ -42,8 +42,11 @@ class QuestRows(Dataset):
         return len(self.passes)
 
     def __getitem__(self, row: int) -> dict:
-        item = self.passes[int(row)] | {"metadata": self.metadata[row]}
+        item = self._read(int(row)) | {"metadata": self.metadata[row]}
         return item if self.targets is None else item | {"labels": self.targets[row]}
+
+    def _read(self, row: int) -> dict:
+        return self.passes[row]
 
 
 class PassCollator:

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import torch
+from torch import Tensor
 
 from questlib.artifacts import written_whole
 from questlib.batches import PassCollator, QuestRows
-from questlib.inference import autocast, order_by_length
+from questlib.inference import visit_batches
 from questlib.model import QuestModel
 
 logger = logging.getLogger(__name__)
@@ -24,19 +24,25 @@ class VectorRows(QuestRows):
     Args:
         rows: The rows.
         vectors: Pooled passes of all rows, (n_passes, width).
-        counts: Passes of each row, (n_rows,).
+        kinds: The kind of each pass, for each row.
+        ends: Where each row's vectors end, (n_rows,).
     """
 
-    def __init__(self, rows: QuestRows, vectors: npt.NDArray[np.float32], *, counts: npt.NDArray[np.int64]) -> None:
+    def __init__(
+        self,
+        rows: QuestRows,
+        vectors: npt.NDArray[np.float32],
+        *,
+        kinds: list[list[int]],
+        ends: npt.NDArray[np.int64],
+    ) -> None:
         super().__init__(rows.passes, rows.metadata, targets=rows.targets)
         self.vectors = vectors
-        self._kinds = list(rows.passes["kinds"])
-        self._ends = np.cumsum(counts)
+        self._kinds, self._ends = kinds, ends
 
-    def __getitem__(self, row: int) -> dict:
+    def _read(self, row: int) -> dict:
         kinds, end = self._kinds[row], self._ends[row]
-        item = {"vectors": self.vectors[end - len(kinds) : end], "kinds": kinds, "metadata": self.metadata[row]}
-        return item if self.targets is None else item | {"labels": self.targets[row]}
+        return {"vectors": self.vectors[end - len(kinds) : end], "kinds": kinds}
 
 
 def can_cache(model: QuestModel) -> bool:
@@ -71,20 +77,29 @@ def cache_vectors(
     Raises:
         ValueError: If a file does not hold what its name says.
     """
-    counts = np.array([len(kinds) for kinds in rows.passes["kinds"]], dtype=np.int64)
+    kinds = list(rows.passes["kinds"])
+    ends = np.cumsum([len(each) for each in kinds])
     path = folder / f"vectors-{_key(model, rows, precision)}.npy"
-    shape = (int(counts.sum()), model.head.pooling.output_width)
+    shape = (int(ends[-1]), model.head.pooling.output_width)
     if not path.exists():
         logger.info("reading %d rows through the body once", len(rows))
         with written_whole(path) as temporary:
-            _write_vectors(temporary, model, rows, collator, shape, counts, batch_size=batch_size, precision=precision)
+            vectors = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+
+            def keep(chosen: npt.NDArray[np.intp], batch: dict[str, Tensor]) -> None:
+                tokens = (batch[name] for name in ("input_ids", "attention_mask", "token_type_ids"))
+                places = [np.arange(ends[row] - len(kinds[row]), ends[row]) for row in chosen]
+                vectors[np.concatenate(places)] = model.pool_passes(*tokens).float().cpu().numpy()
+
+            visit_batches(model, rows, collator, keep, batch_size=batch_size, precision=precision)
+            vectors.flush()
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
         if vectors.shape != shape or vectors.dtype != np.float32:
             raise ValueError(f"it holds {vectors.dtype} of shape {vectors.shape}")
     except ValueError as error:
         raise ValueError(f"{path} must hold 32-bit floats of shape {shape}, however: {error}; delete it") from error
-    return VectorRows(rows, vectors, counts=counts)
+    return VectorRows(rows, vectors, kinds=kinds, ends=ends)
 
 
 def _key(model: QuestModel, rows: QuestRows, precision: str) -> str:
@@ -95,34 +110,9 @@ def _key(model: QuestModel, rows: QuestRows, precision: str) -> str:
         if not name.startswith("head.outputs."):
             digest.update(name.encode())
             digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
-    sink = pa.BufferOutputStream()
-    table = rows.passes.with_format("arrow")[:]
-    with pa.ipc.new_stream(sink, table.schema) as writer:
-        writer.write_table(table.combine_chunks())
-    digest.update(sink.getvalue())
+    for table in rows.passes.with_format("arrow").iter(batch_size=1_000):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        digest.update(sink.getvalue())
     return digest.hexdigest()[:32]
-
-
-def _write_vectors(
-    path: Path,
-    model: QuestModel,
-    rows: QuestRows,
-    collator: PassCollator,
-    shape: tuple[int, int],
-    counts: npt.NDArray[np.int64],
-    *,
-    batch_size: int,
-    precision: str,
-) -> None:
-    vectors = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-    starts = np.cumsum(counts) - counts
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode(), autocast(model.device, precision):
-        for chosen in order_by_length(rows, batch_size):
-            batch = collator([rows[row] for row in chosen])
-            tokens = (batch[name].to(model.device) for name in ("input_ids", "attention_mask", "token_type_ids"))
-            places = np.concatenate([np.arange(starts[row], starts[row] + counts[row]) for row in chosen])
-            vectors[places] = model.pool_passes(*tokens).float().cpu().numpy()
-    model.train(was_training)
-    vectors.flush()

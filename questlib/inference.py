@@ -1,13 +1,15 @@
 """Predicting: a model over rows, and a run folder over any table."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
+from torch import Tensor
 
 from questlib.artifacts import CONFIG, ENSEMBLE, METADATA, TOKENIZER, read_json, write_json
 from questlib.batches import PassCollator, QuestRows
@@ -21,18 +23,52 @@ from questlib.model import QuestModel
 from questlib.schema import TARGETS
 from questlib.text import TextLayout, encode_passes, load_tokenizer
 
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
+def visit_batches(
+    model: QuestModel,
+    rows: QuestRows,
+    collator: PassCollator,
+    visit: Callable[[npt.NDArray[np.intp], dict[str, Tensor]], None],
+    *,
+    batch_size: int,
+    precision: str,
+) -> None:
+    """Go over rows as a model that predicts, longest first: little is padded, and too little memory shows at once.
 
-def autocast(device: torch.device, precision: str) -> torch.autocast:
-    """Compute in "bf16" or "fp16" where that is the precision."""
-    return torch.autocast(device.type, dtype=_DTYPES.get(precision), enabled=precision in _DTYPES)
-
-
-def order_by_length(rows: QuestRows, batch_size: int) -> Iterator[npt.NDArray[np.intp]]:
-    """Yield batches of row numbers, longest first: little is padded, and too little memory shows at once."""
+    Args:
+        model: On the device it shall run on; left as it was.
+        rows: What to go over.
+        collator: Builds the batches.
+        visit: Is given the numbers of a batch's rows, (batch_size,), and the batch on the model's device.
+        batch_size: Rows at a time.
+        precision: "bf16", "fp16" or "fp32".
+    """
     order = np.argsort(-rows.lengths, kind="stable")
-    yield from (order[start : start + batch_size] for start in range(0, len(order), batch_size))
+    was_training = model.training
+    model.eval()
+    with torch.inference_mode(), _computing_in(precision, model):
+        for start in range(0, len(order), batch_size):
+            chosen = order[start : start + batch_size]
+            batch = collator([rows[row] for row in chosen])
+            batch.pop("labels", None)
+            visit(chosen, {name: tensor.to(model.device) for name, tensor in batch.items()})
+    model.train(was_training)
+
+
+@contextmanager
+def _computing_in(precision: str, model: QuestModel) -> Iterator[None]:
+    if precision != "bf16":  # fp16 has not the range of 32 bits, so autocast keeps sums in these
+        with torch.autocast(model.device.type, dtype=torch.float16, enabled=precision == "fp16"):
+            yield
+        return
+    kept = [parameter.data for parameter in model.body.parameters()]
+    for parameter in model.body.parameters():
+        parameter.data = parameter.data.to(torch.bfloat16)
+    try:
+        yield
+    finally:
+        for parameter, data in zip(model.body.parameters(), kept, strict=True):
+            parameter.data = data
 
 
 def predict(
@@ -51,15 +87,11 @@ def predict(
         In (0, 1), in the order of the rows, shape (n_rows, 30).
     """
     predictions = np.empty((len(rows), len(TARGETS)))
-    was_training = model.training
-    model.eval()
-    with torch.inference_mode(), autocast(model.device, precision):
-        for chosen in order_by_length(rows, batch_size):
-            batch = collator([rows[row] for row in chosen])
-            batch.pop("labels", None)
-            logits = model(**{name: tensor.to(model.device) for name, tensor in batch.items()}).logits
-            predictions[chosen] = torch.sigmoid(logits.double()).cpu().numpy()
-    model.train(was_training)
+
+    def keep(chosen: npt.NDArray[np.intp], batch: dict[str, Tensor]) -> None:
+        predictions[chosen] = torch.sigmoid(model(**batch).logits.double()).cpu().numpy()
+
+    visit_batches(model, rows, collator, keep, batch_size=batch_size, precision=precision)
     return predictions
 
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import rankdata
 
 from questlib.schema import RARE_TARGET, TARGETS
 
@@ -42,17 +41,41 @@ def spearman_by_target(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Fl
         if np.isnan(values).any():
             columns = np.flatnonzero(np.isnan(values).any(axis=0)).tolist()
             raise ValueError(f"{name} must not hold NaN, however: NaN in columns {columns}")
-    predicted_ranks, true_ranks = _centred_ranks(predicted), _centred_ranks(true)
-    true_norm = np.linalg.norm(true_ranks, axis=0)
-    predicted_norm = np.linalg.norm(predicted_ranks, axis=0)
-    covariance = np.einsum("rt,rt->t", predicted_ranks, true_ranks)
+    predicted_ranks, true_ranks = _rank_columns(predicted), _rank_columns(true)
+    true_norm = np.linalg.norm(true_ranks, axis=1)
+    predicted_norm = np.linalg.norm(predicted_ranks, axis=1)
+    covariance = np.einsum("tr,tr->t", predicted_ranks, true_ranks)
     denominator = predicted_norm * true_norm
     correlation = np.divide(covariance, denominator, out=np.zeros_like(covariance), where=denominator > 0)
     return np.where(true_norm > 0, np.clip(correlation, -1.0, 1.0), np.nan)
 
 
-def _centred_ranks(values: FloatArray) -> FloatArray:
-    return rankdata(values, axis=0) - (len(values) + 1) / 2  # (n_rows, n_targets), exact multiples of 1/2
+def _rank_columns(values: FloatArray) -> FloatArray:
+    return np.stack([_rank(column) for column in np.ascontiguousarray(values.T)])
+
+
+def _rank(values: FloatArray) -> FloatArray:
+    # (n_rows,) -> ranks about 0, exact multiples of 1/2; equal values share their mean
+    order = _sort_by_digits(values)
+    ascending = values[order]
+    if (ascending[1:] < ascending[:-1]).any():  # values closer than the digits tell apart
+        order = np.argsort(values)
+        ascending = values[order]
+    starts = np.flatnonzero(np.concatenate(([True], ascending[1:] != ascending[:-1], [True])))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat((starts[1:] + starts[:-1] - len(values)) / 2, np.diff(starts))
+    return ranks
+
+
+def _sort_by_digits(values: FloatArray) -> npt.NDArray[np.intp]:
+    # numpy sorts 16-bit integers by radix, ten times as fast as it compares floats: 32 bits of the range are two digits
+    low, width = values.min(), float(values.max()) - float(values.min())
+    scale = (2**32 - 1) / width if width else 0.0
+    if not 0 < scale < np.inf:
+        return np.arange(len(values))
+    digits = ((values - low) * scale).astype(np.uint32)
+    order = np.argsort(digits.astype(np.uint16), kind="stable")
+    return order[np.argsort((digits >> 16).astype(np.uint16)[order], kind="stable")]
 
 
 def mean_spearman(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> float:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
+from questlib.attention import attend_by_pass
 from questlib.config import refuse_outside, refuse_unknown
 from questlib.heads import HEADS, POOLINGS, build_head
 from questlib.losses import binary_cross_entropy, weight_targets
@@ -107,7 +108,7 @@ class QuestModel(PreTrainedModel):
                 "n_mixed_layers must not exceed the body's layers and its embedding, however: "
                 f"{config.n_mixed_layers=}, {body_config.num_hidden_layers=}"
             )
-        self.body = _without_pooler(AutoModel.from_config(body_config))
+        self.body = _prepare_body(AutoModel.from_config(body_config))
         self.head = build_head(
             body_width=body_config.hidden_size, **{name: getattr(config, name) for name in _HEAD_FIELDS}
         )
@@ -136,7 +137,7 @@ class QuestModel(PreTrainedModel):
         body = {name: value for name, value in body_config.to_diff_dict().items() if name not in _NOT_KEPT}
         model = cls(QuestConfig(body=body, **options))
         # Some encoders are published in 16 bits; weights are trained in 32 and computed in what the device does best.
-        model.body = _without_pooler(
+        model.body = _prepare_body(
             AutoModel.from_pretrained(folder, config=body_config, dtype=torch.float32, use_safetensors=True)
         )
         return model
@@ -231,9 +232,10 @@ def _split_passes(attention_mask: Tensor) -> list[tuple[Tensor, int]]:
     return [(part, int(lengths[i * _PASSES_AT_A_TIME])) for i, part in enumerate(order.split(_PASSES_AT_A_TIME))]
 
 
-def _without_pooler(body: nn.Module) -> nn.Module:
+def _prepare_body(body: PreTrainedModel) -> PreTrainedModel:
     if getattr(body, "pooler", None) is not None:
         setattr(body, "pooler", None)  # noqa: B010  trained on another task and never read; mypy takes it for a module
+    attend_by_pass(body)
     return body
 
 

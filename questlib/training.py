@@ -171,21 +171,20 @@ def fit_stages(
         trainable = match_parameters(model, stage.trainable)
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trainable)
-        given = [train_rows, stop_rows]
+        stage_rows = {"train_dataset": train_rows, "eval_dataset": stop_rows}
         if can_cache(model):
-            given = [
-                rows
+            stage_rows = {
+                name: rows
                 and cache_vectors(
                     model, rows, collator, folder=cache_folder, batch_size=2 * settings.batch_size, precision=precision
                 )
-                for rows in given
-            ]
+                for name, rows in stage_rows.items()
+            }
         trainer = QuestTrainer(
             model=model,
             args=arguments,
             precision=precision,
-            train_dataset=given[0],
-            eval_dataset=given[1],
+            **stage_rows,
             data_collator=collator,
             optimizers=(_build_optimizer(model, stage, settings), None),
             callbacks=[best, log],

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 import toy
 
 from questlib.batches import PassCollator, QuestRows
@@ -33,6 +34,9 @@ def test_family_trains_predicts_and_comes_back_from_disk(family, toy_frame, tmp_
     assert losses[-1] < losses[0]
     predictions = predict(model, rows, collator, batch_size=8, precision="fp32")
     assert np.unique(predictions[:, 0]).size > 1
+    narrow = predict(model, rows, collator, batch_size=8, precision="bf16")
+    assert 0 < np.abs(narrow - predictions).max() < 0.02  # toy weights are large
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     model.save_pretrained(tmp_path / "saved")
     loaded = QuestModel.from_pretrained(tmp_path / "saved")
     assert np.array_equal(predict(loaded, rows, collator, batch_size=8, precision="fp32"), predictions)

@@ -13,7 +13,7 @@ LAYERS = (
         "inputs", "artifacts", "data", "metadata", "metrics", "ties", "blending", "submission", "lexical", "pretrained",
         "clock", "segmentation", "ensemble", "hosts", "attached",
     ),
-    ("text", "pooling", "heads", "model", "losses", "devices", "batches"),
+    ("text", "pooling", "heads", "model", "losses", "devices", "batches", "attention"),
     ("inference", "features", "trainer", "training", "folds"),
     ("report", "explore", "run", "__main__"),
 )  # fmt: skip

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from scipy.stats import spearmanr
+from scipy.stats import rankdata, spearmanr
 
 from questlib.metrics import mean_spearman, one_row_per_question, score_predictions, spearman_by_target
 from questlib.schema import RARE_TARGET, TARGETS
@@ -179,3 +179,20 @@ def test_scores_take_a_target_that_varies_in_some_draws_only(
     assert 0 < len(seen) < 20
     scores = score_predictions(predictions, targets, questions=questions, draws=20, seed=0)
     assert scores["by_target"][RARE_TARGET] == pytest.approx(np.mean(seen), abs=1e-12)
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [0.0, 1.0, np.nextafter(1.0, 2.0), 1 + 1e-12, 5e-324, -1e-300, 1e300, -1.7e308, 1.7e308, np.inf]
+        )
+        | st.floats(-1e-3, 1e-3),
+        min_size=2,
+        max_size=40,
+    )
+)
+def test_values_of_any_range_and_distance_are_ranked_as_scipy_ranks_them(values: list[float]) -> None:
+    column = np.array(values)
+    place = np.arange(len(column), dtype=float)
+    expected = np.corrcoef(rankdata(column), place)[0, 1] if len(set(values)) > 1 else 0.0
+    assert spearman_by_target(column[:, None], place[:, None])[0] == pytest.approx(expected, abs=1e-12)

@@ -1,0 +1,73 @@
+"""Attention on a CPU, a pass at a time: scores stay in the cache, and none is computed for padding.
+
+The fused kernel takes twice as long there: it goes over a whole batch and reads a mask for every pair of tokens.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
+
+_NAME = "questlib_by_pass"
+# Every token reads every other, with nothing added to the scores. Others keep the attention they come with.
+_PLAIN_FAMILIES = ("albert", "bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
+# Scores of the heads that are computed together; a core's cache is 1 MB or more, and smaller slices cost more calls.
+_BYTES_OF_SCORES = 4_000_000
+
+
+def attend_by_pass(body: PreTrainedModel) -> None:
+    """Let a body compute attention this way, if its family allows it.
+
+    Args:
+        body: Changed in place. Its passes must be padded on the right.
+    """
+    if body.config.model_type in _PLAIN_FAMILIES:
+        body.set_attn_implementation(_NAME)
+
+
+def _attend(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    scaling: float,
+    dropout: float = 0.0,
+    **_: object,
+) -> tuple[Tensor, None]:
+    # query, key, value: (n_passes, n_heads, n_tokens, head_width); mask: (n_passes, n_tokens), None where all are read
+    n_tokens = query.shape[2]
+    if query.device.type != "cpu":
+        mask = None if attention_mask is None else attention_mask[:, None, None, :]
+        return sdpa_attention_forward(
+            module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=False
+        )
+    lengths = [n_tokens] * len(query) if attention_mask is None else attention_mask.sum(dim=1).tolist()
+    passes = zip(query.unbind(), key.unbind(), value.unbind(), lengths, strict=True)
+    with torch.autocast("cpu", enabled=False):  # it would widen the scores
+        read = [
+            functional.pad(
+                _attend_pass(q[:, :length], k[:, :length], v[:, :length], scaling=scaling, dropout=dropout),
+                (0, 0, 0, 0, 0, n_tokens - length),
+            )
+            for q, k, v, length in passes
+        ]
+    return torch.stack(read), None  # (n_passes, n_tokens, n_heads, head_width)
+
+
+def _attend_pass(query: Tensor, key: Tensor, value: Tensor, *, scaling: float, dropout: float) -> Tensor:
+    n_heads = max(1, _BYTES_OF_SCORES // (query.shape[1] ** 2 * query.element_size()))
+    slices = zip(query.split(n_heads), key.split(n_heads), value.split(n_heads), strict=True)
+    nothing = query.new_empty(())
+    read = []
+    for q, k, v in slices:
+        scores = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=scaling)  # (n_heads, n_tokens, n_tokens)
+        read.append(functional.dropout(scores.softmax(dim=-1), dropout) @ v if dropout else scores.softmax(dim=-1) @ v)
+    return torch.cat(read).transpose(0, 1)  # (n_tokens, n_heads, head_width)
+
+
+AttentionInterface.register(_NAME, _attend)
+AttentionMaskInterface.register(_NAME, flash_attention_mask)

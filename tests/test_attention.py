@@ -1,0 +1,75 @@
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from transformers import AutoModel, BertConfig
+
+from questlib import attention
+from questlib.attention import attend_by_pass
+
+SHAPE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=50)
+LENGTHS = torch.tensor([17, 3, 9])
+IDS = torch.arange(3 * 17).reshape(3, 17) % 50
+MASK = (torch.arange(17)[None, :] < LENGTHS[:, None]).long()
+
+
+def build(dropout=0.0):
+    torch.manual_seed(0)
+    return AutoModel.from_config(BertConfig(**SHAPE, attention_probs_dropout_prob=dropout, hidden_dropout_prob=0.0))
+
+
+def read(body, mask=MASK):
+    states = body(input_ids=IDS, attention_mask=mask).last_hidden_state
+    return torch.where(mask[..., None] == 1, states, 0.0)  # what stands at padding is never read
+
+
+@pytest.mark.parametrize("mask", [MASK, torch.ones_like(MASK)], ids=["padded", "full"])
+@pytest.mark.parametrize("n_bytes", [1, 3_000, 4_000_000], ids=["head by head", "few heads", "all heads"])
+def test_states_and_gradients_are_those_of_the_fused_kernel(mask, n_bytes, monkeypatch):
+    monkeypatch.setattr(attention, "_BYTES_OF_SCORES", n_bytes)
+    fused, ours = build(), build()
+    attend_by_pass(ours)
+    assert fused.config._attn_implementation != ours.config._attn_implementation
+    expected, found = read(fused, mask), read(ours, mask)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    for states in (expected, found):
+        states.pow(2).sum().backward()
+    for one, other in zip(fused.parameters(), ours.parameters(), strict=True):
+        if one.grad is not None:
+            torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-4)
+
+
+def test_padding_changes_nothing():
+    body = build()
+    attend_by_pass(body)
+    alone = body(input_ids=IDS[1:2, :3], attention_mask=MASK[1:2, :3]).last_hidden_state
+    torch.testing.assert_close(read(body)[1:2, :3], alone, rtol=0, atol=1e-6)
+
+
+def test_no_score_is_computed_for_padding(monkeypatch):
+    seen = []
+    attend_pass = attention._attend_pass
+    monkeypatch.setattr(
+        attention, "_attend_pass", lambda q, k, v, **given: seen.append(k.shape[1]) or attend_pass(q, k, v, **given)
+    )
+    body = build()
+    attend_by_pass(body)
+    read(body)
+    assert seen == 2 * LENGTHS.tolist()
+
+
+def test_dropout_of_attention_acts_in_training_alone():
+    body = build(dropout=0.5)
+    attend_by_pass(body)
+    assert not torch.equal(read(body.train()), read(body.train()))
+    assert torch.equal(read(body.eval()), read(body.eval()))
+
+
+def test_other_devices_keep_the_fused_kernel(monkeypatch):
+    calls = []
+    fused = functional.scaled_dot_product_attention
+    monkeypatch.setattr(functional, "scaled_dot_product_attention", lambda *a, **k: calls.append(1) or fused(*a, **k))
+    query = torch.empty(3, 4, 17, 8, device="meta")
+    out, _ = attention._attend(nn.Module(), query, query, query, MASK.bool().to("meta"), scaling=0.3)
+    assert out.shape == (3, 17, 4, 8)
+    assert calls
