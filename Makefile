@@ -36,7 +36,7 @@ test: install  ## Run all tests; QUEST_DATA=folder adds those on real data
 	$(VENV)/python -m pytest
 
 bench: install  ## Compare speed with the baseline: DATA=folder; OOF=folder with sixth_place.npz adds ties and blends
-	$(VENV)/python bench/speed.py --data '$(DATA)' --json bench/results/cpu.json
+	$(VENV)/python bench/speed.py --data '$(DATA)' --results bench/results
 	$(if $(OOF),$(VENV)/python bench/ties.py --oof '$(OOF)' --data '$(DATA)' --json bench/results/ties.json)
 
 wheels: install  ## Build questlib's wheel and fetch the others that Kaggle lacks, into wheels/
