@@ -99,6 +99,7 @@ class LengthBatchSampler(Sampler[list[int]]):
     def __init__(self, lengths: npt.NDArray[np.int64], *, batch_size: int, seed: int) -> None:
         self.lengths = lengths
         self.batch_size = batch_size
+        self.drop_last = False  # accelerate asks where it shares a batch among processes
         self._generator = np.random.default_rng(seed)
 
     def __len__(self) -> int:

@@ -1,6 +1,7 @@
 """Which device computes, and in which precision, decided by running a real operation on it."""
 
 import logging
+import os
 import time
 from functools import cache
 
@@ -17,22 +18,33 @@ _NATIVE_SPEEDUP = 1.2
 
 
 def pick_device() -> torch.device:
-    """Pick the first GPU that really computes, else the CPU.
+    """Pick the first GPU that really computes, else the CPU; a process that a launcher started picks its own.
 
     Returns:
-        A device on which a matrix product has just succeeded. A GPU whose architecture this torch has no kernels for is
-        passed over with a warning.
+        One of `pick_devices`.
     """
+    devices = pick_devices()
+    return devices[int(os.environ.get("LOCAL_RANK", "0")) % len(devices)]
+
+
+def pick_devices() -> list[torch.device]:
+    """Pick all GPUs that really compute, else the CPU.
+
+    Returns:
+        Devices on which a matrix product has just succeeded, at least one. A GPU whose architecture this torch has no
+        kernels for is passed over with a warning.
+    """
+    devices = []
     for index in range(torch.cuda.device_count()):
         device = torch.device("cuda", index)
         try:
             probe = torch.ones(64, 64, device=device)
             if float((probe @ probe).sum()) == 64.0**3:
-                return device
+                devices.append(device)
         # torch raises the first, and its subclasses, for every fault of a device, the second where it is built without.
         except (RuntimeError, AssertionError) as error:
             logger.warning("GPU %d does not compute and is left out: %s", index, error)
-    return torch.device("cpu")
+    return devices or [torch.device("cpu")]
 
 
 def pick_precision(requested: str, device: torch.device) -> str:

@@ -1,6 +1,8 @@
 """One recipe trained on several folds: each predicts the rows it never saw, and all predict the test together."""
 
 import logging
+import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import datasets
 import numpy as np
 import numpy.typing as npt
+import torch
 from transformers import AutoConfig, set_seed
 
 from questlib.artifacts import (
@@ -24,12 +27,13 @@ from questlib.batches import PassCollator, QuestRows
 from questlib.clock import Clock
 from questlib.config import refuse_outside
 from questlib.data import IndexArray, Tables, assign_folds, hold_out_questions, question_of
-from questlib.devices import pick_precision
+from questlib.devices import pick_device, pick_devices, pick_precision
 from questlib.ensemble import FoldPredictions
 from questlib.inference import predict, save_fold
 from questlib.metadata import MetadataEncoder
 from questlib.metrics import score_predictions
 from questlib.model import QuestModel, longest_pass
+from questlib.parallel import run_on_devices
 from questlib.schema import ID, TARGETS
 from questlib.text import TextLayout, encode_passes, load_tokenizer
 from questlib.training import Stage, TrainingSettings, fit_stages
@@ -78,7 +82,14 @@ class Recipe:
 
 
 def train_folds(
-    tables: Tables, recipe: Recipe, *, encoder_folder: Path, run_folder: Path, cache_folder: Path, clock: Clock
+    tables: Tables,
+    recipe: Recipe,
+    *,
+    encoder_folder: Path,
+    run_folder: Path,
+    cache_folder: Path,
+    clock: Clock,
+    devices: Sequence[torch.device] | None = None,
 ) -> FoldPredictions:
     """Train the folds and predict, leaving weights, history, predictions and scores in the run folder.
 
@@ -89,6 +100,8 @@ def train_folds(
         run_folder: Takes config, history, fold folders, predictions and scores.
         cache_folder: Holds tokenised text.
         clock: Times the steps.
+        devices: As many folds train at once, one process per device; on one device they train here, one by one. Where
+            None, all GPUs that compute, but one where a launcher gave this process its own.
 
     Returns:
         Out-of-fold and test predictions.
@@ -114,21 +127,21 @@ def train_folds(
     clock.finish_step("tokenise")
     out_of_fold = np.full((len(tables.train), len(TARGETS)), np.nan)
     test_predictions, history = [], []
-    for fold in range(recipe.folds_to_train):
-        logger.info("fold %d of %d to train", fold + 1, recipe.folds_to_train)
-        rows = _split_rows(recipe, fold_of_row, fold=fold, questions=question_of(tables.train))
-        scored_predictions, fold_test_predictions, records = _train_fold(
-            tables,
-            passes,
-            rows,
-            recipe,
-            seed=recipe.settings.seed + fold,
-            encoder_folder=encoder_folder,
-            pad_token_id=tokenizer.pad_token_id,
-            folder=run_folder / f"fold-{fold}",
-            cache_folder=cache_folder,
+    rows = [
+        _split_rows(recipe, fold_of_row, fold=fold, questions=question_of(tables.train))
+        for fold in range(recipe.folds_to_train)
+    ]
+    arguments = {
+        f"fold {fold + 1} of {recipe.folds_to_train}": (
+            tables, passes, rows[fold], recipe, recipe.settings.seed + fold, encoder_folder, tokenizer.pad_token_id,
+            run_folder / f"fold-{fold}", cache_folder,
         )
-        out_of_fold[rows.scored] = scored_predictions
+        for fold in range(recipe.folds_to_train)
+    }  # fmt: skip
+    if devices is None:
+        devices = [pick_device()] if "LOCAL_RANK" in os.environ else pick_devices()
+    for fold, trained in enumerate(run_on_devices(_train_fold, arguments, devices=devices)):
+        out_of_fold[rows[fold].scored], fold_test_predictions, records = trained
         test_predictions.append(fold_test_predictions)
         history += [record | {"fold": fold} for record in records]
         write_json(run_folder / HISTORY, history)
@@ -164,7 +177,6 @@ def _train_fold(
     passes: tuple[datasets.Dataset, datasets.Dataset],
     rows: _FoldRows,
     recipe: Recipe,
-    *,
     seed: int,
     encoder_folder: Path,
     pad_token_id: int,

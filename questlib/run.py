@@ -3,7 +3,9 @@
 import ast
 import logging
 import os
+import shutil
 import sys
+import tempfile
 import time
 from datetime import datetime
 from pathlib import Path
@@ -53,6 +55,10 @@ def run_notebook(
     _refuse_other_kinds(given, defaults)
     if "out" in given:
         raise ValueError(f"the run folder must be named with --out, however the parameter out is {given['out']!r}")
+    # Of the processes that a launcher started, the first leaves the run folder; the others only train with it.
+    helps = os.environ.get("RANK", "0") != "0"
+    if helps:
+        out = Path(tempfile.mkdtemp(prefix="questlib-"))
     out = (out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{profile}").resolve()
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"the run folder {out} must be new or empty, however it holds files; name another")
@@ -74,15 +80,17 @@ def run_notebook(
             cwd=str(out),
             kernel_name="python3",
             progress_bar=False,
-            stdout_file=sys.stdout,
-            stderr_file=sys.stderr,
+            stdout_file=None if helps else sys.stdout,
+            stderr_file=None if helps else sys.stderr,
         )
     except PapermillExecutionError as error:
         raise RuntimeError(
             f"cell {error.exec_count} of {notebook} failed with {error.ename}: {error.evalue}; {executed} shows where"
         ) from error
     finally:
-        if executed.exists():
+        if helps:
+            shutil.rmtree(out)
+        elif executed.exists():
             write_report(executed, out / REPORT)
     logger.info("done in %.1f min: %s", (time.monotonic() - start) / 60, out)
     return out

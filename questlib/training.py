@@ -227,6 +227,8 @@ def _training_arguments(
         eval_strategy="no" if not evaluates else "steps" if every else "epoch",
         eval_steps=every or None,
         save_strategy="no",
+        # Several processes share each batch, so that a step is the same step however many there are.
+        accelerator_config={"split_batches": True},
         logging_steps=max(1, n_steps // _LOGS_PER_STAGE),
         report_to=["tensorboard"] if settings.use_tensorboard else [],
         bf16=precision == "bf16",

@@ -30,12 +30,12 @@ RECIPE = Recipe(
 
 @pytest.fixture
 def train(toy_folder, encoder_folder, tmp_path):
-    def run(recipe: Recipe):
+    def run(recipe: Recipe, devices=None):
         run_folder = tmp_path / "run"
         tables = read_tables(str(toy_folder))
         predictions = train_folds(
             tables, recipe, encoder_folder=encoder_folder, run_folder=run_folder, cache_folder=tmp_path / "cache",
-            clock=Clock(run_folder),
+            clock=Clock(run_folder), devices=devices,
         )  # fmt: skip
         return tables, predictions, run_folder
 

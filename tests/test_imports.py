@@ -14,7 +14,7 @@ LAYERS = (
         "clock", "segmentation", "ensemble", "hosts", "attached",
     ),
     ("text", "pooling", "heads", "model", "losses", "devices", "batches", "attention"),
-    ("inference", "features", "trainer", "training", "folds"),
+    ("inference", "features", "parallel", "trainer", "training", "folds"),
     ("report", "explore", "run", "__main__"),
 )  # fmt: skip
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

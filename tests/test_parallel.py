@@ -1,0 +1,79 @@
+import json
+import logging
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_folds import RECIPE, train
+
+from questlib import parallel
+from questlib.artifacts import HISTORY, read_json
+from questlib.parallel import run_on_devices
+
+CPU = torch.device("cpu")
+train = train  # a fixture
+
+
+def test_folds_side_by_side_predict_what_they_predict_one_by_one(train, caplog):
+    caplog.set_level(logging.INFO, "questlib")
+    _, alone, run_folder = train(RECIPE, devices=[CPU])
+    history = read_json(run_folder / HISTORY)
+    caplog.clear()
+    _, together, run_folder = train(RECIPE, devices=[CPU, CPU])
+    np.testing.assert_allclose(together.out_of_fold, alone.out_of_fold, atol=1e-5)
+    np.testing.assert_allclose(together.test, alone.test, atol=1e-5)
+    assert [record["fold"] for record in read_json(run_folder / HISTORY)] == [record["fold"] for record in history]
+    for fold in ("fold 1 of 2", "fold 2 of 2"):
+        assert any(line.startswith(f"{fold}: stage 1 of 1, full: ") for line in caplog.messages)
+
+
+def test_two_calls_run_in_two_processes_that_are_not_this_one():
+    found = set(run_on_devices(os.getpid, {"one": (), "two": ()}, devices=[CPU]))
+    assert found == {os.getpid()}
+    first, second = run_on_devices(os.getpid, {"one": (), "two": ()}, devices=[CPU, CPU])
+    assert os.getpid() not in (first, second)
+
+
+def test_an_error_in_a_process_is_raised_here():
+    with pytest.raises(ValueError, match="math domain error|nonnegative"):
+        list(run_on_devices(math.sqrt, {"good": (4.0,), "bad": (-1.0,)}, devices=[CPU, CPU]))
+
+
+@pytest.mark.parametrize(
+    ("visible", "device", "expected"), [(None, "cuda:1", "1"), ("3,5", "cuda:1", "5"), ("3,5", "cpu", "")]
+)
+def test_a_process_sees_its_device_alone(visible, device, expected, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert parallel._visible_name(torch.device(device)) == expected
+
+
+def test_one_fold_over_two_launched_processes_has_the_losses_of_one_process(encoder_folder, tmp_path):
+    script = [str(Path(__file__).with_name("launched.py")), str(encoder_folder)]
+    launch = [
+        "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1",
+        "--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0",
+    ]  # fmt: skip
+    results = {}
+    for name, command in (("one", []), ("two", launch)):
+        out = tmp_path / name
+        out.mkdir()
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
+        done = subprocess.run(
+            [sys.executable, *command, *script, str(out)], env=environment, capture_output=True, text=True, timeout=300
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        results[name] = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(out.glob("*.json"))]
+    (one,), (first, second) = results["one"], results["two"]
+    assert (one["joined"], first["joined"], second["n_processes"]) == (False, True, 2)
+    assert first["steps"] == one["steps"]
+    np.testing.assert_allclose(first["losses"], one["losses"], atol=2e-4)
+    np.testing.assert_allclose(first["predictions"], one["predictions"], atol=2e-3)
+    np.testing.assert_allclose(second["predictions"], first["predictions"], atol=1e-6)
+    assert one["losses"][-1] < one["losses"][0]
