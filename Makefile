@@ -13,7 +13,7 @@ NAMED = --owner '$(OWNER)' --kernel '$(KERNEL)'
 BUILT = --encoder '$(ENCODER)' $(if $(RUN),--run '$(RUN)') $(if $(filter command,$(firstword $(origin PROFILE))),--profile '$(PROFILE)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test bench wheels bundle rehearse rehearse-all push status output lint format types check clean
+.PHONY: help install run test bench growth wheels bundle rehearse rehearse-all push status output lint format types check clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -35,9 +35,12 @@ run: install  ## Train and predict: DATA=folder PROFILE=name OUT=folder ARGS="-p
 test: install  ## Run all tests; QUEST_DATA=folder adds those on real data
 	$(VENV)/python -m pytest
 
-bench: install  ## Compare speed with the baseline: DATA=folder; OOF=folder with sixth_place.npz adds ties and blends
-	$(VENV)/python bench/speed.py --data '$(DATA)' --results bench/results
+bench: install  ## Compare speed with the baseline: DATA=folder ONLY=row; OOF=folder with sixth_place.npz adds ties and blends
+	$(VENV)/python bench/speed.py --data '$(DATA)' --results bench/results $(if $(ONLY),--only $(ONLY))
 	$(if $(OOF),$(VENV)/python bench/ties.py --oof '$(OOF)' --data '$(DATA)' --json bench/results/ties.json)
+
+growth: install  ## Measure how cost grows with rows, tokens and folds: DATA=folder MOST=rows
+	$(VENV)/python bench/growth.py --data '$(DATA)' --results bench/results $(if $(MOST),--most $(MOST))
 
 wheels: install  ## Build questlib's wheel and fetch the others that Kaggle lacks, into wheels/
 	$(KAGGLE) wheels

@@ -169,23 +169,6 @@ class Folds:
         }
 
 
-def measure_growth(predictions: Array, targets: Array) -> dict:
-    """Time RankTies on more and more rows drawn from the real ones, their predictions shaken so that none is equal."""
-    generator = np.random.default_rng(0)
-    seconds = {}
-    for n_rows in (1_000, 10_000, 100_000, 1_000_000):
-        rows = generator.integers(0, len(targets), n_rows)
-        shaken = np.clip(predictions[rows] + generator.normal(0, 1e-3, (n_rows, targets.shape[1])), 0, 1)
-        rated, start = targets[rows], time.perf_counter()
-        ties = RankTies().fit(shaken, rated)
-        fitted = time.perf_counter()
-        ties.transform(shaken)
-        seconds[n_rows] = {"fit": fitted - start, "transform": time.perf_counter() - fitted}
-    sizes = np.array(list(seconds))[-3:]  # below these the programme's fixed cost is all there is
-    exponent = np.polyfit(np.log(sizes), np.log([seconds[size]["fit"] for size in sizes]), 1)[0]
-    return {"seconds": seconds, "fit_exponent": float(exponent)}
-
-
 def write_line(line: str) -> None:
     """Show a line at once, for the whole takes minutes."""
     sys.stdout.write(line + "\n")
@@ -258,12 +241,7 @@ def main() -> None:
         blends |= {name + suffix: finish(combine, use_hosts=use_hosts) for name, combine in combined.items()}
     write_table("blends", blends)
 
-    growth = measure_growth(four, targets)
-    write_line("\nrows        fit s   transform s")
-    for n_rows, seconds in growth["seconds"].items():
-        write_line(f"{n_rows:<9} {seconds['fit']:7.2f}   {seconds['transform']:.4f}")
-    write_line(f"fit grows with rows to the power {growth['fit_exponent']:.2f} from 10,000 rows on")
-    write_json(arguments.json, {"ties": rules, "blends": blends, "growth": growth})
+    write_json(arguments.json, {"ties": rules, "blends": blends})
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 import logging
 import os
 import time
+from collections.abc import Iterator
 from functools import cache
+from itertools import islice
 
 import torch
 
@@ -18,33 +20,37 @@ _NATIVE_SPEEDUP = 1.2
 
 
 def pick_device() -> torch.device:
-    """Pick the first GPU that really computes, else the CPU; a process that a launcher started picks its own.
+    """Pick the first GPU that really computes, else the CPU; of the processes of a launcher, each picks its own.
 
     Returns:
-        One of `pick_devices`.
+        A device on which a matrix product has just succeeded. A GPU whose architecture this torch has no kernels for is
+        passed over with a warning.
     """
-    devices = pick_devices()
-    return devices[int(os.environ.get("LOCAL_RANK", "0")) % len(devices)]
+    own = int(os.environ.get("LOCAL_RANK", "0"))
+    return next(islice(_find_gpus(), own, None), torch.device("cpu"))
 
 
 def pick_devices() -> list[torch.device]:
     """Pick all GPUs that really compute, else the CPU.
 
     Returns:
-        Devices on which a matrix product has just succeeded, at least one. A GPU whose architecture this torch has no
-        kernels for is passed over with a warning.
+        At least one device, as `pick_device`.
     """
-    devices = []
+    return list(_find_gpus()) or [torch.device("cpu")]
+
+
+def _find_gpus() -> Iterator[torch.device]:
     for index in range(torch.cuda.device_count()):
         device = torch.device("cuda", index)
         try:
             probe = torch.ones(64, 64, device=device)
-            if float((probe @ probe).sum()) == 64.0**3:
-                devices.append(device)
+            computes = float((probe @ probe).sum()) == 64.0**3
         # torch raises the first, and its subclasses, for every fault of a device, the second where it is built without.
         except (RuntimeError, AssertionError) as error:
             logger.warning("GPU %d does not compute and is left out: %s", index, error)
-    return devices or [torch.device("cpu")]
+            continue
+        if computes:
+            yield device
 
 
 def pick_precision(requested: str, device: torch.device) -> str:

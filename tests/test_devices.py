@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from questlib import devices
-from questlib.devices import pick_device, pick_precision
+from questlib.devices import pick_device, pick_devices, pick_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -12,6 +12,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 def test_device_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     assert pick_device() == CPU
+    assert pick_devices() == [CPU]
 
 
 def test_device_is_the_first_gpu_that_computes(
@@ -30,6 +31,9 @@ def test_device_is_the_first_gpu_that_computes(
     assert pick_device() == torch.device("cuda", 2)
     assert asked == [0, 1, 2]
     assert "GPU 0 does not compute and is left out: no kernel image" in caplog.text
+    assert pick_devices() == [torch.device("cuda", 2), torch.device("cuda", 3)]
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert pick_device() == torch.device("cuda", 3)
 
 
 @pytest.mark.parametrize(
