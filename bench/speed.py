@@ -214,16 +214,17 @@ def count_flops(model: QuestModel, lengths: np.ndarray) -> float:
 
 
 def measure_peak(side: str, data: str, *, n_rows: int) -> float:
-    """Train six steps in a process of its own and give its peak memory in MiB."""
+    """Train some steps in a process of its own and give its peak memory in MiB."""
     command = [sys.executable, __file__, "--data", data, "--peak", side, "--rows", str(n_rows), "--results", ""]
     return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
 
 
-def train_six_steps(side: str, data: str, *, n_rows: int) -> float:
+def train_some_steps(side: str, data: str, *, n_rows: int) -> float:
     """Be that process."""
     with tempfile.TemporaryDirectory() as folder:
         setting = Setting(data, Path(folder), n_rows=n_rows)
-        epochs = 6 * BATCH_SIZE / n_rows
+        # Every batch of the baseline is as long as can be; ours needs a few steps to meet such a batch.
+        epochs = (3 if side == "baseline" else 24) * BATCH_SIZE / n_rows
         if side == "baseline":
             setting.train_seed(SeedModel(setting.encoder), setting.rows, epochs=epochs)
         else:
@@ -330,7 +331,7 @@ def measure_tokenising(setting: Setting, folder: Path) -> Iterator[Row]:
 
 
 def measure_memory(setting: Setting, folder: Path) -> Iterator[Row]:
-    """Train six steps in processes of their own."""
+    """Train some steps in processes of their own."""
     peaks = {f"{side} MiB": measure_peak(side, setting.data, n_rows=1_000) for side in ("baseline", "ours")}
     yield Row("peak memory of training", peaks["ours MiB"] / peaks["baseline MiB"], 1, "x", peaks, at_most=True)
     large = measure_peak("ours", setting.data, n_rows=20_000)
@@ -411,7 +412,7 @@ def main() -> None:
     arguments = parser.parse_args()
     logging.getLogger("transformers").setLevel(logging.ERROR)
     if arguments.peak:
-        print_line(str(train_six_steps(arguments.peak, arguments.data, n_rows=arguments.rows)))
+        print_line(str(train_some_steps(arguments.peak, arguments.data, n_rows=arguments.rows)))
         return
     machine = describe_machine()
     print_line(json.dumps(machine))

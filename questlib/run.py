@@ -92,7 +92,8 @@ def run_notebook(
             shutil.rmtree(out)
         elif executed.exists():
             write_report(executed, out / REPORT)
-    logger.info("done in %.1f min: %s", (time.monotonic() - start) / 60, out)
+    if not helps:
+        logger.info("done in %.1f min: %s", (time.monotonic() - start) / 60, out)
     return out
 
 

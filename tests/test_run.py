@@ -160,6 +160,18 @@ def test_overrides_win_over_the_profile_and_the_profile_over_the_notebook(
     ]
 
 
+def test_of_launched_processes_the_first_alone_leaves_a_run_folder(
+    notebook: Path, executed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for rank in ("1", "0"):
+        monkeypatch.setenv("RANK", rank)
+        run_notebook(notebook, profile="plain", data="toy", out=Path("new"), overrides={})
+    folders = [Path(given["out"]) for given in executed]
+    assert folders[1] == notebook.parent / "new"
+    assert notebook.parent not in folders[0].parents
+    assert [folder.exists() for folder in folders] == [False, True]
+
+
 def test_run_folder_is_named_after_the_profile(notebook: Path, executed: list[dict[str, Any]]) -> None:
     out = run_notebook(notebook, profile="plain", data="toy", out=None, overrides={})
     assert out.parent == notebook.parent / "runs"
