@@ -206,11 +206,17 @@ def measure_products(precision: str, device: torch.device) -> float:
 
 
 def count_flops(model: QuestModel, lengths: np.ndarray) -> float:
-    """Count one forward pass: the layers' matrices over every token, and attention over every pair of tokens."""
-    config = model.body.config
-    matrices = sum(each.numel() for name, each in model.body.encoder.named_parameters() if each.ndim == 2)
-    pairs = 4 * config.hidden_size * config.num_hidden_layers
-    return float((2 * matrices * lengths + pairs * lengths**2).sum())
+    """Count what one forward pass computes: the layers' matrices over every token, attention over every pair of tokens.
+
+    The last layer reads every token, for the first alone: of its matrices, those of query, key and value meet them all.
+    """
+    layers = model.body.encoder.layer
+    *others, last = (sum(each.numel() for each in layer.parameters() if each.ndim == 2) for layer in layers)
+    width = model.body.config.hidden_size
+    reading = 3 * width**2
+    matrices = (sum(others) + reading) * lengths + last - reading
+    pairs = len(others) * lengths**2 + lengths
+    return float((2 * matrices + 4 * width * pairs).sum())
 
 
 def measure_peak(side: str, data: str, *, n_rows: int) -> float:

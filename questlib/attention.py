@@ -1,6 +1,7 @@
-"""Attention on a CPU, a pass at a time: scores stay in the cache, and none is computed for padding.
+"""What a body need not compute: scores for padding, and in its last layer tokens that no one reads.
 
-The fused kernel takes twice as long there: it goes over a whole batch and reads a mask for every pair of tokens.
+Attention on a CPU goes pass by pass, so that scores stay in the cache. The fused kernel takes twice as long there: it
+goes over a whole batch and reads a mask for every pair of tokens.
 """
 
 import torch
@@ -13,6 +14,9 @@ from transformers.masking_utils import AttentionMaskInterface, flash_attention_m
 _NAME = "questlib_by_pass"
 # Every token reads every other, with nothing added to the scores. Others keep the attention they come with.
 _PLAIN_FAMILIES = ("albert", "bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
+# Their last layer is a `layer` whose `attention.output` is given the states that were read and those they are added to.
+_LAYERED_FAMILIES = ("bert", "camembert", "deberta-v2", "electra", "roberta", "xlm-roberta")
+_FIRST_ALONE = "questlib_reads_first_alone"
 # Scores of the heads that are computed together; a core's cache is 1 MB or more, and smaller slices cost more calls.
 _BYTES_OF_SCORES = 4_000_000
 
@@ -25,6 +29,24 @@ def attend_by_pass(body: PreTrainedModel) -> None:
     """
     if body.config.model_type in _PLAIN_FAMILIES:
         body.set_attn_implementation(_NAME)
+
+
+def read_first_alone(body: PreTrainedModel) -> None:
+    """Let a body's last layer compute the first token's state alone, if its family allows it.
+
+    Every token is still read there, but no other one is projected, normalised or sent through the layer's matrices.
+
+    Args:
+        body: Changed in place. Its `last_hidden_state` is then (n_passes, 1, body_width).
+    """
+    if body.config.model_type in _LAYERED_FAMILIES:
+        last = body.encoder.layer[-1].attention
+        setattr(last.self, _FIRST_ALONE, True)
+        last.output.register_forward_pre_hook(_keep_first)
+
+
+def _keep_first(module: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(each[:, :1] for each in states)
 
 
 def _attend(
@@ -40,33 +62,38 @@ def _attend(
 ) -> tuple[Tensor, None]:
     # query, key, value: (n_passes, n_heads, n_tokens, head_width); mask: (n_passes, n_tokens), None where all are read
     n_tokens = query.shape[2]
+    if getattr(module, _FIRST_ALONE, False):
+        query = query[:, :, :1]
     if query.device.type != "cpu":
         mask = None if attention_mask is None else attention_mask[:, None, None, :]
-        return sdpa_attention_forward(
+        read, _ = sdpa_attention_forward(
             module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=False
         )
+        return _pad_tokens(read, n_tokens), None
     lengths = [n_tokens] * len(query) if attention_mask is None else attention_mask.sum(dim=1).tolist()
     passes = zip(query.unbind(), key.unbind(), value.unbind(), lengths, strict=True)
+    given = {"scaling": scaling, "dropout": dropout}
     with torch.autocast("cpu", enabled=False):  # it would widen the scores
-        read = [
-            functional.pad(
-                _attend_pass(q[:, :length], k[:, :length], v[:, :length], scaling=scaling, dropout=dropout),
-                (0, 0, 0, 0, 0, n_tokens - length),
-            )
-            for q, k, v, length in passes
-        ]
-    return torch.stack(read), None  # (n_passes, n_tokens, n_heads, head_width)
+        read = torch.stack(
+            [_pad_tokens(_attend_pass(q[:, :n], k[:, :n], v[:, :n], **given), n_tokens) for q, k, v, n in passes]
+        )
+    return read, None  # (n_passes, n_tokens, n_heads, head_width)
 
 
 def _attend_pass(query: Tensor, key: Tensor, value: Tensor, *, scaling: float, dropout: float) -> Tensor:
-    n_heads = max(1, _BYTES_OF_SCORES // (query.shape[1] ** 2 * query.element_size()))
+    n_heads = max(1, _BYTES_OF_SCORES // (query.shape[1] * key.shape[1] * query.element_size()))
     slices = zip(query.split(n_heads), key.split(n_heads), value.split(n_heads), strict=True)
     nothing = query.new_empty(())
     read = []
     for q, k, v in slices:
-        scores = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=scaling)  # (n_heads, n_tokens, n_tokens)
+        scores = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=scaling)  # (n_heads, n_read, n_tokens)
         read.append(functional.dropout(scores.softmax(dim=-1), dropout) @ v if dropout else scores.softmax(dim=-1) @ v)
-    return torch.cat(read).transpose(0, 1)  # (n_tokens, n_heads, head_width)
+    return torch.cat(read).transpose(0, 1)  # (n_read, n_heads, head_width)
+
+
+def _pad_tokens(read: Tensor, n_tokens: int) -> Tensor:
+    n_missing = n_tokens - read.shape[-3]
+    return functional.pad(read, (0, 0, 0, 0, 0, n_missing)) if n_missing else read
 
 
 AttentionInterface.register(_NAME, _attend)

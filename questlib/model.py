@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from questlib.attention import attend_by_pass
+from questlib.attention import attend_by_pass, read_first_alone
 from questlib.config import refuse_outside, refuse_unknown
-from questlib.heads import HEADS, POOLINGS, build_head
+from questlib.heads import CELLS, HEADS, POOLINGS, build_head
 from questlib.losses import binary_cross_entropy, weight_targets
 
 # Families that count positions from past the padding's id (MPNet from 2, whatever its padding), so some are never used.
@@ -108,7 +108,7 @@ class QuestModel(PreTrainedModel):
                 "n_mixed_layers must not exceed the body's layers and its embedding, however: "
                 f"{config.n_mixed_layers=}, {body_config.num_hidden_layers=}"
             )
-        self.body = _prepare_body(AutoModel.from_config(body_config))
+        self.body = _prepare_body(AutoModel.from_config(body_config), config)
         self.head = build_head(
             body_width=body_config.hidden_size, **{name: getattr(config, name) for name in _HEAD_FIELDS}
         )
@@ -138,7 +138,8 @@ class QuestModel(PreTrainedModel):
         model = cls(QuestConfig(body=body, **options))
         # Some encoders are published in 16 bits; weights are trained in 32 and computed in what the device does best.
         model.body = _prepare_body(
-            AutoModel.from_pretrained(folder, config=body_config, dtype=torch.float32, use_safetensors=True)
+            AutoModel.from_pretrained(folder, config=body_config, dtype=torch.float32, use_safetensors=True),
+            model.config,
         )
         return model
 
@@ -232,10 +233,12 @@ def _split_passes(attention_mask: Tensor) -> list[tuple[Tensor, int]]:
     return [(part, int(lengths[i * _PASSES_AT_A_TIME])) for i, part in enumerate(order.split(_PASSES_AT_A_TIME))]
 
 
-def _prepare_body(body: PreTrainedModel) -> PreTrainedModel:
+def _prepare_body(body: PreTrainedModel, config: QuestConfig) -> PreTrainedModel:
     if getattr(body, "pooler", None) is not None:
         setattr(body, "pooler", None)  # noqa: B010  trained on another task and never read; mypy takes it for a module
     attend_by_pass(body)
+    if config.pooling == "cls" and config.n_mixed_layers == 1 and config.head not in CELLS:
+        read_first_alone(body)
     return body
 
 

@@ -1,11 +1,12 @@
 import pytest
 import torch
+import toy
 from torch import nn
 from torch.nn import functional
 from transformers import AutoModel, BertConfig
 
 from questlib import attention
-from questlib.attention import attend_by_pass
+from questlib.attention import attend_by_pass, read_first_alone
 
 SHAPE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=50)
 LENGTHS = torch.tensor([17, 3, 9])
@@ -37,6 +38,36 @@ def test_states_and_gradients_are_those_of_the_fused_kernel(mask, n_bytes, monke
     for one, other in zip(fused.parameters(), ours.parameters(), strict=True):
         if one.grad is not None:
             torch.testing.assert_close(other.grad, one.grad, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("by_pass", [True, False], ids=["by pass", "fused"])
+@pytest.mark.parametrize("family", toy.FAMILIES)
+def test_first_token_read_alone_has_the_state_and_gradients_it_has_among_all(family, by_pass):
+    found = []
+    for alone in (False, True):
+        torch.manual_seed(0)
+        body = AutoModel.from_config(toy.build_config(family)).eval()
+        if by_pass:
+            attend_by_pass(body)
+        if alone:
+            read_first_alone(body)
+        states = body(input_ids=IDS, attention_mask=MASK).last_hidden_state
+        (states[:, 0] * torch.linspace(-1, 1, 16)).sum().backward()
+        gradients = {name: each.grad for name, each in body.named_parameters() if each.grad is not None}
+        found.append({"state": states[:, 0], **gradients})
+    torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "deberta-v2"])
+def test_last_layer_computes_no_token_but_the_first(family):
+    body = AutoModel.from_config(toy.build_config(family))
+    attend_by_pass(body)
+    read_first_alone(body)
+    seen = []
+    for layer in body.encoder.layer:
+        layer.intermediate.register_forward_hook(lambda module, given, states: seen.append(states.shape[:2]))
+    body(input_ids=IDS, attention_mask=MASK)
+    assert seen == [(3, 17), (3, 1)]
 
 
 def test_padding_changes_nothing():
