@@ -40,9 +40,9 @@ def read_first_alone(body: PreTrainedModel) -> None:
         body: Changed in place. Its `last_hidden_state` is then (n_passes, 1, body_width).
     """
     if body.config.model_type in _LAYERED_FAMILIES:
-        last = body.encoder.layer[-1].attention
-        setattr(last.self, _FIRST_ALONE, True)
-        last.output.register_forward_pre_hook(_keep_first)
+        last = body.get_submodule(f"encoder.layer.{body.config.num_hidden_layers - 1}.attention")
+        setattr(last.get_submodule("self"), _FIRST_ALONE, True)
+        last.get_submodule("output").register_forward_pre_hook(_keep_first)
 
 
 def _keep_first(module: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -66,16 +66,18 @@ def _attend(
         query = query[:, :, :1]
     if query.device.type != "cpu":
         mask = None if attention_mask is None else attention_mask[:, None, None, :]
-        read, _ = sdpa_attention_forward(
+        fused = sdpa_attention_forward(
             module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=False
         )
-        return _pad_tokens(read, n_tokens), None
+        return _pad_tokens(fused[0], n_tokens), None
     lengths = [n_tokens] * len(query) if attention_mask is None else attention_mask.sum(dim=1).tolist()
     passes = zip(query.unbind(), key.unbind(), value.unbind(), lengths, strict=True)
-    given = {"scaling": scaling, "dropout": dropout}
     with torch.autocast("cpu", enabled=False):  # it would widen the scores
         read = torch.stack(
-            [_pad_tokens(_attend_pass(q[:, :n], k[:, :n], v[:, :n], **given), n_tokens) for q, k, v, n in passes]
+            [
+                _pad_tokens(_attend_pass(q[:, :n], k[:, :n], v[:, :n], scaling=scaling, dropout=dropout), n_tokens)
+                for q, k, v, n in passes
+            ]
         )
     return read, None  # (n_passes, n_tokens, n_heads, head_width)
 

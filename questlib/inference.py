@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from questlib.artifacts import CONFIG, ENSEMBLE, METADATA, TOKENIZER, read_json, write_json
 from questlib.batches import PassCollator, QuestRows
+from questlib.cores import count_cores, map_on_cores
 from questlib.data import fill_nulls
 from questlib.devices import pick_device, pick_precision
 from questlib.ensemble import Ensemble
@@ -39,28 +40,30 @@ def visit_batches(
         model: On the device it shall run on; left as it was.
         rows: What to go over.
         collator: Builds the batches.
-        visit: Is given the numbers of a batch's rows, (batch_size,), and the batch on the model's device.
-        batch_size: Rows at a time.
+        visit: Is given the numbers of some rows and their batch on the model's device; on a CPU, by several threads.
+        batch_size: Rows at a time, over all cores.
         precision: "bf16", "fp16" or "fp32".
     """
     order = np.argsort(-rows.lengths, kind="stable")
+    n_rows = max(1, batch_size // count_cores(model.device))
+
+    def compute(start: int) -> None:
+        chosen = order[start : start + n_rows]
+        batch = collator([rows[row] for row in chosen])
+        batch.pop("labels", None)
+        with torch.inference_mode(), torch.autocast(model.device.type, torch.float16, enabled=precision == "fp16"):
+            visit(chosen, {name: tensor.to(model.device) for name, tensor in batch.items()})
+
     was_training = model.training
     model.eval()
-    with torch.inference_mode(), _computing_in(precision, model):
-        for start in range(0, len(order), batch_size):
-            chosen = order[start : start + batch_size]
-            batch = collator([rows[row] for row in chosen])
-            batch.pop("labels", None)
-            visit(chosen, {name: tensor.to(model.device) for name, tensor in batch.items()})
+    with _narrowed(model) if precision == "bf16" else nullcontext():
+        map_on_cores(compute, range(0, len(order), n_rows), device=model.device)
     model.train(was_training)
 
 
 @contextmanager
-def _computing_in(precision: str, model: QuestModel) -> Iterator[None]:
-    if precision != "bf16":  # fp16 has not the range of 32 bits, so autocast keeps sums in these
-        with torch.autocast(model.device.type, dtype=torch.float16, enabled=precision == "fp16"):
-            yield
-        return
+def _narrowed(model: QuestModel) -> Iterator[None]:
+    # bf16 has the range of 32 bits, so a body runs in it throughout; fp16 has not, so autocast keeps its sums in these
     kept = [parameter.data for parameter in model.body.parameters()]
     for parameter in model.body.parameters():
         parameter.data = parameter.data.to(torch.bfloat16)

@@ -233,7 +233,7 @@ def _split_passes(attention_mask: Tensor) -> list[tuple[Tensor, int]]:
     return [(part, int(lengths[i * _PASSES_AT_A_TIME])) for i, part in enumerate(order.split(_PASSES_AT_A_TIME))]
 
 
-def _prepare_body(body: PreTrainedModel, config: QuestConfig) -> PreTrainedModel:
+def _prepare_body(body: PreTrainedModel, config: PretrainedConfig) -> PreTrainedModel:
     if getattr(body, "pooler", None) is not None:
         setattr(body, "pooler", None)  # noqa: B010  trained on another task and never read; mypy takes it for a module
     attend_by_pass(body)

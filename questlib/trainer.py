@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from questlib.batches import LengthBatchSampler, PassCollator, QuestRows
+from questlib.batches import LengthBatchSampler, PassCollator, QuestRows, split_batch
+from questlib.cores import OwnDropout, count_cores, map_on_cores
 from questlib.inference import predict
 from questlib.metrics import mean_spearman
 from questlib.model import QuestModel
@@ -49,6 +50,34 @@ class QuestTrainer(Trainer):
         )
         loader = DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator)
         return self.accelerator.prepare(loader)
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
+    ) -> Tensor:
+        """On a CPU, every core goes forward and backward over rows of its own; elsewhere as the Trainer does it.
+
+        The gradients are those of the whole batch, added in one order, so that a seed decides the result.
+        """
+        if self.args.device.type != "cpu" or self.accelerator.num_processes > 1 or "input_ids" not in inputs:
+            return super().training_step(model, inputs, num_items_in_batch)
+        model.train()
+        parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        n_rows = len(inputs["metadata"]) * self.current_gradient_accumulation_steps
+        parts = split_batch(inputs, count_cores(self.args.device))
+        seeds = torch.randint(2**62, (len(parts),)).tolist()
+
+        def differentiate(part_and_seed: tuple[dict[str, Tensor], int]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+            part, seed = part_and_seed
+            with self.compute_loss_context_manager(), OwnDropout(seed):
+                loss = self.compute_loss(model, part) * len(part["metadata"]) / n_rows
+            return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
+
+        results = map_on_cores(differentiate, list(zip(parts, seeds, strict=True)), device=self.args.device)
+        for _, gradients in results:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+        return torch.stack([loss for loss, _ in results]).sum()
 
     def evaluate(
         self,

@@ -13,7 +13,7 @@ LAYERS = (
         "inputs", "artifacts", "data", "metadata", "metrics", "ties", "blending", "submission", "lexical", "pretrained",
         "clock", "segmentation", "ensemble", "hosts", "attached",
     ),
-    ("text", "pooling", "heads", "model", "losses", "devices", "batches", "attention"),
+    ("text", "pooling", "heads", "model", "losses", "devices", "batches", "attention", "cores"),
     ("inference", "features", "parallel", "trainer", "training", "folds"),
     ("report", "explore", "run", "__main__"),
 )  # fmt: skip

@@ -1,0 +1,84 @@
+"""On a CPU, every core computes rows of its own, so that none waits for another after each operation."""
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+Part = TypeVar("Part")
+Result = TypeVar("Result")
+
+
+def count_cores(device: torch.device) -> int:
+    """Tell how many parts a device computes side by side.
+
+    Args:
+        device: Where the model is.
+
+    Returns:
+        The threads torch may use where it is a CPU, else 1.
+    """
+    return torch.get_num_threads() if device.type == "cpu" else 1
+
+
+def map_on_cores(work: Callable[[Part], Result], parts: Sequence[Part], *, device: torch.device) -> list[Result]:
+    """Do some work on each part, as many parts at once as the device has cores, with one thread each.
+
+    Modes that torch keeps per thread, such as `inference_mode` and `autocast`, must be entered in the work itself.
+
+    Args:
+        work: Is called once per part; from several threads where the device is a CPU.
+        parts: What it is called with.
+        device: Where the model is.
+
+    Returns:
+        What the calls returned, in the order of the parts.
+    """
+    n_cores = count_cores(device)
+    if n_cores == 1 or len(parts) < 2:
+        return [work(part) for part in parts]
+    try:
+        return list(_start_threads(n_cores).map(work, parts))
+    finally:
+        torch.set_num_threads(n_cores)  # a new thread's own setting is also what later ones begin with
+
+
+@cache  # threads that stay keep the memory that they have allocated, and take it faster the next time
+def _start_threads(n_cores: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(n_cores, initializer=torch.set_num_threads, initargs=(1,))
+
+
+class OwnDropout(TorchFunctionMode):
+    """Within it, dropout draws from a generator of its own: what one thread drops does not hang on the others.
+
+    It draws four numbers at a time; torch takes as long for each. Dropout inside a fused kernel is left as it is.
+
+    Args:
+        seed: Seeds the generator.
+    """
+
+    def __init__(self, seed: int) -> None:
+        super().__init__()
+        self._generator = torch.Generator().manual_seed(seed)
+
+    def __torch_function__(
+        self, function: Callable, types: Sequence[type], args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:  # noqa: ANN401  whatever the function returns
+        """Take dropout's place and let all else pass."""
+        if function is functional.dropout:
+            return self._drop(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
+
+    def _drop(self, states: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:  # noqa: FBT001, FBT002
+        if not training or not p:
+            return states
+        draws = torch.empty(-(-states.numel() // 4), dtype=torch.int64)
+        draws.random_(-(2**63), None, generator=self._generator)
+        n_dropped = round(p * 2**16)  # of the values that 16 bits take
+        kept = draws.view(torch.int16)[: states.numel()] >= n_dropped - 2**15
+        return states * kept.view(states.shape).to(states.dtype).mul_(2**16 / (2**16 - n_dropped))

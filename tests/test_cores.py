@@ -1,0 +1,129 @@
+import numpy as np
+import pytest
+import torch
+import toy
+from torch.nn import functional
+
+from questlib.batches import PassCollator, QuestRows, split_batch
+from questlib.cores import OwnDropout, map_on_cores
+from questlib.data import fill_nulls
+from questlib.inference import predict
+from questlib.model import QuestModel
+from questlib.text import TextLayout, encode_passes, load_tokenizer
+from questlib.training import Stage, TrainingSettings, fit_stages
+
+CPU = torch.device("cpu")
+COLLATOR = PassCollator(pad_token_id=0)
+
+
+@pytest.fixture(params=[1, 2, 3])
+def n_cores(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def rows(toy_frame, encoder_folder, tmp_path):
+    frame, targets = toy.give_easy_texts(fill_nulls(toy_frame))
+    layout = TextLayout(layout="pair", max_length=32, title_tokens=8)
+    passes = encode_passes(frame, load_tokenizer(encoder_folder), layout, cache_folder=tmp_path / "cache")
+    return QuestRows(passes, np.zeros((len(frame), 1), np.float32), targets=targets)
+
+
+def train(encoder_folder, rows, tmp_path, *, dropout, accumulation=1):
+    torch.manual_seed(0)
+    model = QuestModel.from_encoder(encoder_folder, n_kinds=2, metadata_width=1, attention_dropout=dropout)
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = dropout
+    stage = Stage(name="full", trainable=("*",), epochs=1, learning_rate=1e-3, head_learning_rate=1e-2)
+    history = fit_stages(
+        model, [stage], train_rows=rows, stop_rows=None, collator=COLLATOR, folder=tmp_path, cache_folder=tmp_path,
+        settings=TrainingSettings(batch_size=5, accumulation=accumulation, precision="fp32"),
+    )  # fmt: skip
+    return [each["loss"] for each in history if "loss" in each], model
+
+
+def test_results_come_in_the_order_of_the_parts_and_each_part_has_one_thread(n_cores):
+    found = map_on_cores(lambda part: (part, torch.get_num_threads()), range(20), device=CPU)
+    assert found == [(part, 1) for part in range(20)]
+    assert torch.get_num_threads() == n_cores
+
+
+def test_an_error_in_one_part_is_raised_and_leaves_the_number_of_threads(n_cores):
+    with pytest.raises(ZeroDivisionError):
+        map_on_cores(lambda part: 1 // part, range(3), device=CPU)
+    assert torch.get_num_threads() == n_cores
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_prediction_is_the_same_on_any_number_of_cores(precision, n_cores, encoder_folder, rows):
+    torch.manual_seed(0)
+    model = QuestModel.from_encoder(encoder_folder, n_kinds=2, metadata_width=1)
+    found = predict(model, rows, COLLATOR, batch_size=4, precision=precision)
+    torch.set_num_threads(1)
+    expected = predict(model, rows, COLLATOR, batch_size=len(rows), precision=precision)
+    np.testing.assert_allclose(found, expected, atol=1e-6 if precision == "fp32" else 1e-2)
+
+
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_training_takes_the_steps_of_the_whole_batch(
+    accumulation, n_cores, encoder_folder, rows, tmp_path, monkeypatch
+):
+    found, ours = train(encoder_folder, rows, tmp_path, dropout=0.0, accumulation=accumulation)
+    monkeypatch.delattr("questlib.trainer.QuestTrainer.training_step")
+    expected, plain = train(encoder_folder, rows, tmp_path, dropout=0.0, accumulation=accumulation)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    # Adam turns the smallest gradients into whole steps, so weights are compared by what they predict.
+    predictions = [predict(each, rows, COLLATOR, batch_size=8, precision="fp32") for each in (ours, plain)]
+    np.testing.assert_allclose(*predictions, atol=2e-4)
+
+
+def test_training_with_dropout_is_decided_by_the_seed_whatever_thread_comes_first(
+    n_cores, encoder_folder, rows, tmp_path
+):
+    first, second = (train(encoder_folder, rows, tmp_path, dropout=0.3)[1] for _ in range(2))
+    for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3, 50])
+def test_a_split_batch_holds_each_row_once_with_all_its_passes(n_parts, rows):
+    batch = COLLATOR([rows[row] for row in range(7)])
+    batch["metadata"] = torch.arange(7.0)[:, None]  # tells the rows apart
+    parts = split_batch(batch, n_parts)
+    assert len(parts) == min(n_parts, 7)
+    assert sorted(torch.cat([part["metadata"] for part in parts]).flatten().tolist()) == list(range(7))
+    for part in parts:
+        for place, row in enumerate(part["metadata"].flatten().long()):
+            assert torch.equal(part["labels"][place], batch["labels"][row])
+            for name in ("input_ids", "attention_mask", "token_type_ids", "kinds"):
+                assert torch.equal(part[name][part["rows"] == place], batch[name][batch["rows"] == row])
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5])
+def test_own_dropout_drops_its_share_and_keeps_the_mean(share):
+    states = torch.ones(1_000, 1_001, requires_grad=True)
+    with OwnDropout(1):
+        dropped = functional.dropout(states, share)
+    assert dropped.eq(0).double().mean().item() == pytest.approx(share, abs=2e-3)
+    assert dropped.mean().item() == pytest.approx(1, abs=4e-3)
+    for at in range(4):  # each quarter of a draw is as random as the others
+        assert dropped.flatten()[at::4].eq(0).double().mean().item() == pytest.approx(share, abs=4e-3)
+    dropped.sum().backward()
+    assert torch.equal(states.grad, dropped.detach())
+
+
+def test_own_dropout_acts_in_modules_by_its_seed_and_in_training_alone():
+    module, states = torch.nn.Dropout(0.5), torch.ones(50, 50)
+
+    def drop(seed):
+        with OwnDropout(seed):
+            return module(states)
+
+    assert torch.equal(drop(1), drop(1))
+    assert not torch.equal(drop(1), drop(2))
+    module.eval()
+    assert torch.equal(drop(1), states)
