@@ -42,15 +42,20 @@ def map_on_cores(work: Callable[[Part], Result], parts: Sequence[Part], *, devic
     n_cores = count_cores(device)
     if n_cores == 1 or len(parts) < 2:
         return [work(part) for part in parts]
+
+    def compute(part: Part) -> Result:
+        torch.set_num_threads(1)  # anew for each part: some of what it sets holds for all threads
+        return work(part)
+
     try:
-        return list(_start_threads(n_cores).map(work, parts))
+        return list(_start_threads(n_cores).map(compute, parts))
     finally:
-        torch.set_num_threads(n_cores)  # a new thread's own setting is also what later ones begin with
+        torch.set_num_threads(n_cores)
 
 
 @cache  # threads that stay keep the memory that they have allocated, and take it faster the next time
 def _start_threads(n_cores: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n_cores, initializer=torch.set_num_threads, initargs=(1,))
+    return ThreadPoolExecutor(n_cores)
 
 
 class OwnDropout(TorchFunctionMode):
