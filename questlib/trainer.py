@@ -1,6 +1,7 @@
 """The Hugging Face Trainer through its documented hooks: length batches, our one way to predict, the best weights."""
 
 import logging
+import math
 import time
 from typing import Any
 
@@ -19,6 +20,8 @@ from questlib.model import QuestModel
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 15.0
+# Cores wait for their common memory the less, the fewer rows each holds; with fewer yet, gradients cost more than that.
+_ROWS_OF_A_PART = 4
 
 
 class OneDeviceArguments(TrainingArguments):
@@ -41,6 +44,7 @@ class QuestTrainer(Trainer):
     def __init__(self, *, precision: str, **options: Any) -> None:  # noqa: ANN401  handed through to the Trainer
         super().__init__(**options)
         self.precision = precision
+        self._word_gradient: Tensor | None = None
 
     def get_train_dataloader(self) -> DataLoader:
         """Batch rows of like length."""
@@ -63,7 +67,8 @@ class QuestTrainer(Trainer):
         model.train()
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         n_rows = len(inputs["metadata"]) * self.current_gradient_accumulation_steps
-        parts = split_batch(inputs, count_cores(self.args.device))
+        n_parts = max(count_cores(self.args.device), math.ceil(len(inputs["metadata"]) / _ROWS_OF_A_PART))
+        parts = split_batch(inputs, n_parts)
         seeds = torch.randint(2**62, (len(parts),)).tolist()
 
         def differentiate(part_and_seed: tuple[dict[str, Tensor], int]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
@@ -72,12 +77,28 @@ class QuestTrainer(Trainer):
                 loss = self.compute_loss(model, part) * len(part["metadata"]) / n_rows
             return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
 
-        results = map_on_cores(differentiate, list(zip(parts, seeds, strict=True)), device=self.args.device)
+        words = model.get_input_embeddings()
+        words.sparse = True  # else each core fills a gradient of the whole vocabulary with zeros
+        try:
+            results = map_on_cores(differentiate, list(zip(parts, seeds, strict=True)), device=self.args.device)
+        finally:
+            words.sparse = False
         for _, gradients in results:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
-                    parameter.grad = gradient if parameter.grad is None else parameter.grad.add_(gradient)
+                    self._add_gradient(parameter, gradient)
         return torch.stack([loss for loss, _ in results]).sum()
+
+    def _add_gradient(self, parameter: nn.Parameter, gradient: Tensor) -> None:
+        if parameter.grad is not None:
+            parameter.grad.add_(gradient)
+        elif gradient.is_sparse:
+            # Kept from step to step: memory of this size is given back when freed, and slow to be had again.
+            if self._word_gradient is None:
+                self._word_gradient = torch.empty_like(parameter)
+            parameter.grad = self._word_gradient.zero_().add_(gradient)
+        else:
+            parameter.grad = gradient
 
     def evaluate(
         self,
