@@ -90,7 +90,8 @@ def _attend_pass(query: Tensor, key: Tensor, value: Tensor, *, scaling: float, d
     for q, k, v in slices:
         scores = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=scaling)  # (n_heads, n_read, n_tokens)
         read.append(functional.dropout(scores.softmax(dim=-1), dropout) @ v if dropout else scores.softmax(dim=-1) @ v)
-    return torch.cat(read).transpose(0, 1)  # (n_read, n_heads, head_width)
+    together = read[0] if len(read) == 1 else torch.cat(read)
+    return together.transpose(0, 1)  # (n_read, n_heads, head_width)
 
 
 def _pad_tokens(read: Tensor, n_tokens: int) -> Tensor:

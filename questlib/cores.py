@@ -1,5 +1,6 @@
 """On a CPU, every core computes rows of its own, so that none waits for another after each operation."""
 
+import ctypes
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -9,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
+
+# Of malloc.h
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
@@ -55,7 +59,16 @@ def map_on_cores(work: Callable[[Part], Result], parts: Sequence[Part], *, devic
 
 @cache  # threads that stay keep the memory that they have allocated, and take it faster the next time
 def _start_threads(n_cores: int) -> ThreadPoolExecutor:
+    _keep_freed_memory()
     return ThreadPoolExecutor(n_cores)
+
+
+def _keep_freed_memory() -> None:
+    # Every step asks for as much again. Given back in between, it comes in pages that the system clears one by one.
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it; others keep their own ways
+    if set_option is not None:
+        set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
+        set_option(_M_MMAP_THRESHOLD, 2**25)  # the greatest it takes
 
 
 class OwnDropout(TorchFunctionMode):

@@ -1,7 +1,7 @@
 """Predicting: a model over rows, and a run folder over any table."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from questlib.artifacts import CONFIG, ENSEMBLE, METADATA, TOKENIZER, read_json, write_json
 from questlib.batches import PassCollator, QuestRows
@@ -56,21 +56,26 @@ def visit_batches(
 
     was_training = model.training
     model.eval()
-    with _narrowed(model) if precision == "bf16" else nullcontext():
+    # bf16 has the range of 32 bits, so a body runs in it throughout; fp16 has not, so autocast keeps its sums in these.
+    with narrowed(model.body.parameters()) if precision == "bf16" else nullcontext():
         map_on_cores(compute, range(0, len(order), n_rows), device=model.device)
     model.train(was_training)
 
 
 @contextmanager
-def _narrowed(model: QuestModel) -> Iterator[None]:
-    # bf16 has the range of 32 bits, so a body runs in it throughout; fp16 has not, so autocast keeps its sums in these
-    kept = [parameter.data for parameter in model.body.parameters()]
-    for parameter in model.body.parameters():
-        parameter.data = parameter.data.to(torch.bfloat16)
+def narrowed(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Let parameters be bf16 for a while, so that they are turned into it once and not by every part of a batch.
+
+    Args:
+        parameters: In 32 bits, which they have again afterwards.
+    """
+    kept = [(parameter, parameter.data) for parameter in parameters]
+    for parameter, data in kept:
+        parameter.data = data.to(torch.bfloat16)
     try:
         yield
     finally:
-        for parameter, data in zip(model.body.parameters(), kept, strict=True):
+        for parameter, data in kept:
             parameter.data = data
 
 

@@ -3,6 +3,8 @@
 import logging
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState,
 
 from questlib.batches import LengthBatchSampler, PassCollator, QuestRows, split_batch
 from questlib.cores import OwnDropout, count_cores, map_on_cores
-from questlib.inference import predict
+from questlib.inference import narrowed, predict
 from questlib.metrics import mean_spearman
 from questlib.model import QuestModel
 
@@ -64,6 +66,7 @@ class QuestTrainer(Trainer):
         """
         if self.args.device.type != "cpu" or self.accelerator.num_processes > 1 or "input_ids" not in inputs:
             return super().training_step(model, inputs, num_items_in_batch)
+        assert isinstance(model, QuestModel)
         model.train()
         parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
         n_rows = len(inputs["metadata"]) * self.current_gradient_accumulation_steps
@@ -77,12 +80,8 @@ class QuestTrainer(Trainer):
                 loss = self.compute_loss(model, part) * len(part["metadata"]) / n_rows
             return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
 
-        words = model.get_input_embeddings()
-        words.sparse = True  # else each core fills a gradient of the whole vocabulary with zeros
-        try:
+        with _shared_by_parts(model, precision=self.precision):
             results = map_on_cores(differentiate, list(zip(parts, seeds, strict=True)), device=self.args.device)
-        finally:
-            words.sparse = False
         for _, gradients in results:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
@@ -98,7 +97,7 @@ class QuestTrainer(Trainer):
                 self._word_gradient = torch.empty_like(parameter)
             parameter.grad = self._word_gradient.zero_().add_(gradient)
         else:
-            parameter.grad = gradient
+            parameter.grad = gradient.to(parameter.dtype)
 
     def evaluate(
         self,
@@ -122,6 +121,22 @@ class QuestTrainer(Trainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+
+@contextmanager
+def _shared_by_parts(model: QuestModel, *, precision: str) -> Iterator[None]:
+    # What every part would do again: autocast turns the weights of products into bf16, and the gradient of the words is
+    # zero but for those that were read.
+    modules = [module for module in model.body.modules() if isinstance(module, nn.Linear)]
+    weights = [parameter for module in modules for parameter in module.parameters()]
+    words = model.get_input_embeddings()
+    assert isinstance(words, nn.Embedding)
+    words.sparse = True
+    try:
+        with narrowed(weights) if precision == "bf16" else nullcontext():
+            yield
+    finally:
+        words.sparse = False
 
 
 class BestWeights(TrainerCallback):

@@ -1,3 +1,6 @@
+import platform
+import resource
+
 import numpy as np
 import pytest
 import torch
@@ -52,6 +55,21 @@ def test_results_come_in_the_order_of_the_parts_and_each_part_has_one_thread(n_c
     assert torch.get_num_threads() == n_cores
 
 
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="others keep freed memory in their own ways")
+@pytest.mark.parametrize("n_cores", [2], indirect=True)
+def test_memory_that_is_freed_is_not_cleared_page_by_page_again(n_cores):
+    map_on_cores(lambda part: part, range(2), device=CPU)
+
+    def allocate_and_count_faults():
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        tensors = [torch.zeros(5_000_000) for _ in range(5)]
+        del tensors
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults = [allocate_and_count_faults() for _ in range(6)]
+    assert faults[-1] < 1_000  # of 24,000 pages
+
+
 def test_an_error_in_one_part_is_raised_and_leaves_the_number_of_threads(n_cores):
     with pytest.raises(ZeroDivisionError):
         map_on_cores(lambda part: 1 // part, range(3), device=CPU)
@@ -79,6 +97,7 @@ def test_training_takes_the_steps_of_the_whole_batch(
     # Adam turns the smallest gradients into whole steps, so weights are compared by what they predict.
     predictions = [predict(each, rows, COLLATOR, batch_size=8, precision="fp32") for each in (ours, plain)]
     np.testing.assert_allclose(*predictions, atol=2e-4)
+    assert not ours.get_input_embeddings().sparse
 
 
 def test_training_with_dropout_is_decided_by_the_seed_whatever_thread_comes_first(
@@ -86,6 +105,15 @@ def test_training_with_dropout_is_decided_by_the_seed_whatever_thread_comes_firs
 ):
     first, second = (train(encoder_folder, rows, tmp_path, dropout=0.3)[1] for _ in range(2))
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("n_cores", [2], indirect=True)
+def test_training_with_dropout_is_the_same_on_one_core(n_cores, encoder_folder, rows, tmp_path):
+    on_two = train(encoder_folder, rows, tmp_path, dropout=0.3)[1]
+    torch.set_num_threads(1)
+    on_one = train(encoder_folder, rows, tmp_path, dropout=0.3)[1]
+    for one, other in zip(on_one.parameters(), on_two.parameters(), strict=True):
         assert torch.equal(one, other)
 
 

@@ -51,6 +51,17 @@ def test_spearman_equals_scipy_on_a_table_of_the_real_size() -> None:
     )
 
 
+@pytest.mark.parametrize("spread", [1.0, 1e-9])
+def test_spearman_equals_scipy_where_values_are_many_near_and_of_any_number(spread: float) -> None:
+    generator = np.random.default_rng(1)
+    predictions = spread * generator.beta(0.1, 3, size=(50_000, 2))
+    predictions[0] = 1.0  # next to it, all others are near
+    targets = predictions + spread * generator.normal(0, 1, predictions.shape)
+    np.testing.assert_allclose(
+        spearman_by_target(predictions, targets), scipy_by_target(predictions, targets), rtol=0, atol=1e-12
+    )
+
+
 @given(pairs(), st.randoms(use_true_random=False))
 def test_spearman_depends_on_the_order_within_a_column_only(
     pair: tuple[npt.NDArray, npt.NDArray], random: Random
