@@ -41,12 +41,12 @@ def count_flops(model: QuestModel, lengths: np.ndarray) -> float:
     return float((2 * matrices + 4 * width * pairs).sum())
 
 
-def share_of_products(setting: Setting, model: QuestModel, lengths: np.ndarray, seconds: float) -> Row:
+def share_of_products(what: str, setting: Setting, model: QuestModel, lengths: np.ndarray, seconds: float) -> Row:
     """Compare what training computes a second, backward twice as much as forward, with matrix products alone."""
     reached, machine = 3 * count_flops(model, lengths) / seconds, measure_products(setting.precision, setting.device)
     details = {"model GFLOP/s": reached / 1e9, "products GFLOP/s": machine / 1e9}
     target = 55 if setting.is_cpu else 50
-    return Row("FLOP/s of training to products", 100 * reached / machine, target, "%", details)
+    return Row(f"{what}: FLOP/s to products", 100 * reached / machine, target, "%", details)
 
 
 def measure_bodies(setting: Setting, folder: Path, *, n_rows: int = 960, rounds: int = 3) -> Iterator[Row]:
@@ -75,7 +75,7 @@ def _measure_body(name: str, setting: Setting, folder: Path, *, rounds: int) -> 
     if name == "BERT-base":
         full = choose_rows(rows, np.flatnonzero(rows.lengths == N_TOKENS))
         once = alternate({"512 tokens": lambda: setting.train_ours(ours, full, FULL, folder=folder)}, rounds=rounds)
-        yield share_of_products(setting, ours, full.lengths, once["512 tokens"])
+        yield share_of_products(f"training, {name}, {N_TOKENS} tokens", setting, ours, full.lengths, once["512 tokens"])
     seconds = alternate(
         {"baseline": lambda: setting.predict_seed(seed, rows), "ours": lambda: setting.predict_ours(ours, rows)},
         rounds=rounds,

@@ -45,7 +45,7 @@ def measure_training(setting: Setting, folder: Path) -> Iterator[Row]:
         rounds=3,
     )
     yield Row("training", seconds["baseline"] / seconds["ours"], 5, "x", rates(len(rows), seconds))
-    yield share_of_products(setting, ours, rows.lengths, seconds["ours"])
+    yield share_of_products("training", setting, ours, rows.lengths, seconds["ours"])
 
 
 def measure_prediction(setting: Setting, folder: Path) -> Iterator[Row]:

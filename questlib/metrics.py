@@ -1,5 +1,6 @@
 """The competition's metric, and the protocol under which it is honest."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -56,7 +57,8 @@ def _correlate(predictions: FloatArray, targets: FloatArray) -> float:
     norms = (prediction_ranks @ prediction_ranks) * (target_ranks @ target_ranks)
     if not norms:
         return 0.0 if target_ranks.any() else np.nan
-    return float(np.clip(prediction_ranks @ target_ranks.take(order) / np.sqrt(norms), -1.0, 1.0))
+    correlation = float(prediction_ranks @ target_ranks.take(order)) / math.sqrt(norms)
+    return max(-1.0, min(correlation, 1.0))
 
 
 def _rank(values: FloatArray) -> FloatArray:
