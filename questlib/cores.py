@@ -1,6 +1,7 @@
 """On a CPU, every core computes rows of its own, so that none waits for another after each operation."""
 
 import ctypes
+import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -65,6 +66,8 @@ def _start_threads(n_cores: int) -> ThreadPoolExecutor:
 
 def _keep_freed_memory() -> None:
     # Every step asks for as much again. Given back in between, it comes in pages that the system clears one by one.
+    if sys.platform != "linux":  # elsewhere there may be no C library to ask
+        return
     set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it; others keep their own ways
     if set_option is not None:
         set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
