@@ -1,10 +1,13 @@
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
+
+from questlib.kaggle.manifest import hash_source
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "questlib"
@@ -31,8 +34,26 @@ def test_wheel_is_pure_python_and_rebuilt_alike(wheels):
 def test_wheel_holds_every_module_and_nothing_else(wheels):
     with zipfile.ZipFile(wheels[0]) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
-        assert names == {f"questlib/{path.name}" for path in PACKAGE.glob("*.py")}
+        modules = [path.relative_to(ROOT) for path in PACKAGE.rglob("*.py")]
+        assert names == {path.as_posix() for path in modules if path.parts[1] != "kaggle"}
         assert archive.read("questlib/metrics.py") == (PACKAGE / "metrics.py").read_bytes()
+
+
+def test_a_change_in_any_file_of_the_wheel_makes_it_older_than_its_source(wheels, tmp_path):
+    with zipfile.ZipFile(wheels[0]) as archive:
+        shipped = [name for name in archive.namelist() if ".dist-info/" not in name]
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copyfile(ROOT / name, tmp_path / name)
+    shutil.copytree(PACKAGE, tmp_path / "questlib", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "questlib/room").mkdir()
+    for name in ("__init__.py", "table.json"):
+        (tmp_path / "questlib/room" / name).write_text("")
+    hashes = [hash_source(tmp_path)]
+    for name in (*shipped, "questlib/room/__init__.py", "questlib/room/table.json", "README.md", "pyproject.toml"):
+        with (tmp_path / name).open("a") as stream:
+            stream.write("# changed\n")
+        hashes.append(hash_source(tmp_path))
+    assert len(set(hashes)) == len(hashes) == len(shipped) + 5
 
 
 def test_wheel_installs_offline_and_imports(wheels, tmp_path):

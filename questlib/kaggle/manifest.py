@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+from hatchling.builders.wheel import WheelBuilder
+
 from questlib.artifacts import read_json, write_json
 from questlib.attached import MANIFEST, hash_file
 
@@ -57,7 +59,10 @@ def hash_source(project: Path) -> str:
         project: The project's root.
 
     Returns:
-        One SHA-256 over the modules that a kernel runs, the build's description and the licence.
+        One SHA-256 over every file that the build puts into the wheel, and those that it describes the wheel by.
     """
-    paths = [*(project / "questlib").glob("*.py"), *(project / name for name in ("pyproject.toml", "LICENSE"))]
-    return fingerprint_of({path.relative_to(project).as_posix(): hash_file(path) for path in paths})
+    # The build itself says which: a list of our own would let a new folder slip through.
+    included = [Path(file.path) for file in WheelBuilder(str(project)).recurse_included_files()]
+    described = [project / name for name in ("pyproject.toml", "LICENSE", "README.md")]
+    paths = [path.resolve() for path in (*included, *described)]
+    return fingerprint_of({path.relative_to(project.resolve()).as_posix(): hash_file(path) for path in paths})
