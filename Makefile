@@ -7,10 +7,9 @@ INSTALLED := .venv/installed
 KAGGLE := $(VENV)/python -m questlib.kaggle
 OWNER ?= owner
 KERNEL ?= train
-ENCODER ?= roberta-base
 NAMED = --owner '$(OWNER)' --kernel '$(KERNEL)'
 # PROFILE's default is for runs at home.
-BUILT = --encoder '$(ENCODER)' $(if $(RUN),--run '$(RUN)') $(if $(filter command,$(firstword $(origin PROFILE))),--profile '$(PROFILE)')
+BUILT = $(if $(ENCODER),--encoder '$(ENCODER)') $(if $(RUN),--run '$(RUN)') $(if $(filter command,$(firstword $(origin PROFILE))),--profile '$(PROFILE)') $(ARGS)
 
 .DEFAULT_GOAL := help
 .PHONY: help install run test bench growth wheels bundle rehearse rehearse-all push status output lint format types check clean
@@ -45,7 +44,7 @@ growth: install  ## Measure how cost grows with rows, tokens and folds: DATA=fol
 wheels: install  ## Build questlib's wheel and fetch the others that Kaggle lacks, into wheels/
 	$(KAGGLE) wheels
 
-bundle: install  ## Write what Kaggle gets: OWNER=user ENCODER=folder-or-name, or KERNEL=predict RUN=folder
+bundle: install  ## Write what Kaggle gets: OWNER=user ENCODER=folder-or-name ARGS="-p name value", or KERNEL=predict RUN=folder
 	$(KAGGLE) bundle $(NAMED) $(BUILT)
 
 rehearse: install  ## Bundle, then run it as Kaggle would: arguments as bundle, DATA=folder

@@ -23,19 +23,19 @@ import torch
 from matplotlib import pyplot as plt
 from transformers import BertConfig
 
-from questlib.artifacts import write_json
 from questlib.clock import Clock
 from questlib.data import fill_nulls, read_table, read_tables
 from questlib.devices import pick_device, pick_precision
-from questlib.folds import Recipe, train_folds
+from questlib.folds import train_members
 from questlib.metadata import MetadataEncoder
 from questlib.metrics import mean_spearman
 from questlib.model import QuestConfig, QuestModel
 from questlib.pretrained import find_encoder
+from questlib.recipe import Recipe, Stage, TextLayout, TransformerRecipe
+from questlib.run_folder import write_json
 from questlib.schema import ID, INPUT_COLUMNS, QUESTION, TARGETS, TEXT_COLUMNS
-from questlib.text import TextLayout, encode_passes, load_tokenizer
+from questlib.text import encode_passes, load_tokenizer
 from questlib.ties import RankTies
-from questlib.training import Stage, TrainingSettings
 
 LIMIT = 1.1
 STAGE = Stage(name="full", trainable=("*",), epochs=1, learning_rate=4e-5, head_learning_rate=1e-3)
@@ -141,16 +141,17 @@ def measure_folds(data: str, sizes: list[int]) -> Iterator[tuple[str, int, float
     few = [frame.iloc[:200].reset_index(drop=True) for frame in (tables.train, tables.test, tables.sample_submission)]
     tables = type(tables)(train=few[0], test=few[1], sample_submission=few[2], nulls=tables.nulls)
     for folds in sizes:
-        recipe = Recipe(
-            layout=TextLayout(layout="joint", max_length=128), stages=[STAGE], settings=TrainingSettings(),
-            folds=max(sizes), folds_to_train=folds,
+        member = TransformerRecipe(
+            encoder="all-MiniLM-L6-v2", layout=TextLayout(layout="joint", max_length=128), stages=(STAGE,),
+            folds_to_train=folds,
         )  # fmt: skip
+        recipe = Recipe(members=(member,), folds=max(sizes))
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
 
             train = partial(
-                train_folds, tables, recipe, encoder_folder=find_encoder("all-MiniLM-L6-v2"), run_folder=folder,
-                cache_folder=folder / "cache", clock=Clock(folder), devices=[pick_device()],
+                train_members, tables, recipe, run_folder=folder, cache_folder=folder / "cache", clock=Clock(folder),
+                devices=[pick_device()],
             )  # fmt: skip
             yield "folds", folds, timed(train, repeats=1)
 

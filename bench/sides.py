@@ -16,12 +16,13 @@ from transformers import AutoModel, PrinterCallback, Trainer, TrainingArguments,
 from questlib.batches import PassCollator, QuestRows
 from questlib.data import read_tables
 from questlib.devices import pick_device, pick_precision
-from questlib.inference import predict
 from questlib.model import QuestModel
+from questlib.model.prediction import predict
 from questlib.pretrained import find_encoder
+from questlib.recipe import Stage, TextLayout, TrainingSettings
 from questlib.schema import TARGETS, TEXT_COLUMNS
-from questlib.text import TextLayout, encode_passes, load_tokenizer
-from questlib.training import Stage, TrainingSettings, fit_stages
+from questlib.text import encode_passes, load_tokenizer
+from questlib.training import fit_stages
 
 N_TOKENS, BATCH_SIZE, N_METADATA = 512, 16, 8
 FULL = Stage(name="full", trainable=("*",), epochs=1, learning_rate=4e-5, head_learning_rate=1e-3)

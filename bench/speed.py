@@ -26,9 +26,9 @@ from sides import BATCH_SIZE, FULL, HEAD, N_TOKENS, SeedModel, Setting, choose_r
 from table import Row, alternate, describe_machine, rates
 from transformers import set_seed
 
-from questlib.artifacts import write_json
 from questlib.data import assign_folds, question_of
 from questlib.metrics import mean_spearman, score_predictions
+from questlib.run_folder import write_json
 
 
 def measure_training(setting: Setting, folder: Path) -> Iterator[Row]:

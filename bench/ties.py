@@ -19,10 +19,10 @@ import pandas as pd
 from scipy.stats import rankdata
 from sklearn.cluster import KMeans
 
-from questlib.artifacts import write_json
 from questlib.blending import Blend
 from questlib.hosts import HostRates
 from questlib.metrics import one_row_per_question, spearman_by_target
+from questlib.run_folder import write_json
 from questlib.schema import ANSWER_TARGETS, QUESTION, QUESTION_TARGETS, RARE_TARGET, TARGETS
 from questlib.ties import RankTies
 

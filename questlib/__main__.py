@@ -5,24 +5,17 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any
 
-from questlib.artifacts import write_predictions
 from questlib.data import question_of, read_table
 from questlib.metrics import score_predictions
+from questlib.predictions import write_predictions
+from questlib.run_folder import CACHE
 from questlib.schema import ID, INPUT_COLUMNS, QUESTION, RARE_TARGET, TARGETS
 from questlib.submission import check_submission
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command.
-
-    Args:
-        arguments: As on the command line; the process's own where None.
-
-    Returns:
-        0, or 1 after an error, which is told in one message on standard error.
-    """
+    """Run a command: 0, or 1 after an error, which is told in one message on standard error."""
     parsed = _build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("papermill").setLevel(logging.WARNING)  # it would repeat every path twice
@@ -35,17 +28,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _run(parsed: argparse.Namespace) -> None:
+    from questlib.parameters import read_value
     from questlib.run import run_notebook
 
-    overrides = {name: _read_value(value) for name, value in parsed.parameter}
+    overrides = {name: read_value(value) for name, value in parsed.parameter}
     run_notebook(parsed.notebook, profile=parsed.profile, data=parsed.data, out=parsed.out, overrides=overrides)
-
-
-def _read_value(text: str) -> Any:  # noqa: ANN401  whatever JSON holds
-    try:
-        return json.loads(text, parse_constant=str)  # JSON has no NaN: as a word it is refused where a number is due
-    except json.JSONDecodeError:
-        return text  # a bare word is a string
 
 
 def _predict(parsed: argparse.Namespace) -> None:
@@ -106,7 +93,8 @@ def _build_parser() -> argparse.ArgumentParser:
     run.add_argument("--notebook", type=Path, default=Path("notebooks/quest.ipynb"), help="notebook to execute")
     run.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="override one parameter; the value is JSON or a bare word; may be repeated",
+        help="override one parameter by name or dotted name; the value is JSON, YAML's [..] or {..}, or a bare word; "
+        "may be repeated",
     )  # fmt: skip
     run.set_defaults(command=_run)
 
@@ -114,7 +102,7 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument("run_folder", type=Path, help="what a run left behind")
     predict.add_argument("table", type=Path, help="CSV with the input columns, such as test.csv")
     predict.add_argument("out", type=Path, help="CSV to write")
-    predict.add_argument("--cache", type=Path, default=Path("/tmp/questlib"), help="folder for tokenised text")
+    predict.add_argument("--cache", type=Path, default=CACHE, help="folder for tokenised text")
     predict.set_defaults(command=_predict)
 
     score = commands.add_parser("score", help="score predictions against ratings")

@@ -1,6 +1,5 @@
 """What is attached to a kernel: datasets of the version that the notebook was made for, and the wheels among them."""
 
-import hashlib
 import json
 import subprocess
 import sys
@@ -8,39 +7,15 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from questlib.inputs import describe_mounts, find_folder
+from questlib.run_folder import list_changed
 
 MANIFEST = "manifest.json"
 WHEELS = "questlib-wheels"
 REQUIREMENTS = "requirements.txt"
 
 
-def hash_file(path: Path) -> str:
-    """Hash a file's content.
-
-    Args:
-        path: The file.
-
-    Returns:
-        Its SHA-256 in hexadecimal.
-    """
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
 def find_attached(slug: str, *, fingerprint: str) -> Path:
-    """Find an attached dataset and refuse any version of it but one.
-
-    Args:
-        slug: The dataset's slug.
-        fingerprint: That of the wanted version's manifest.
-
-    Returns:
-        The folder that holds the manifest.
-
-    Raises:
-        FileNotFoundError: If the dataset is not attached.
-        RuntimeError: If it is of another version, or a file of it is missing or damaged.
-    """
+    """Find the folder of an attached dataset; any version but that of the fingerprint, or a damaged one, is refused."""
     folder = find_folder(slug, marker=MANIFEST)
     if folder is None:
         raise FileNotFoundError(f"the dataset {slug} must be attached, however it is not: {describe_mounts()}")
@@ -50,11 +25,7 @@ def find_attached(slug: str, *, fingerprint: str) -> Path:
             f"an older version of the dataset {slug} is mounted: its fingerprint must be {fingerprint[:12]}, however: "
             f"{manifest['fingerprint'][:12]}; attach the newest version, or wait until it is ready, and run again"
         )
-    damaged = [
-        name
-        for name, expected in manifest["files"].items()
-        if not (folder / name).is_file() or hash_file(folder / name) != expected
-    ]
+    damaged = list_changed(folder, manifest["files"])
     if damaged:
         raise RuntimeError(f"the dataset {slug} must be as it was uploaded, however missing or changed: {damaged[:5]}")
     return folder
@@ -63,12 +34,7 @@ def find_attached(slug: str, *, fingerprint: str) -> Path:
 def install_wheels(fingerprints: Mapping[str, str]) -> None:
     """Check every attached dataset and install the wheels, without an index and without moving any other package.
 
-    Args:
-        fingerprints: By slug; nothing happens where it is empty, because questlib is installed already.
-
-    Raises:
-        FileNotFoundError: If a dataset is not attached.
-        RuntimeError: If a dataset is of another version or damaged, or the wheels cannot be installed.
+    `fingerprints` are by slug; nothing happens where there are none, because questlib is installed already.
     """
     folders = {slug: find_attached(slug, fingerprint=fingerprint) for slug, fingerprint in fingerprints.items()}
     if not folders:

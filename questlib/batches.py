@@ -50,11 +50,7 @@ class QuestRows(Dataset):
 
 
 class PassCollator:
-    """Lay the passes of a batch of rows under one another, padded to the longest.
-
-    Args:
-        pad_token_id: The tokenizer's padding.
-    """
+    """Lay the passes of a batch of rows under one another, padded to the longest."""
 
     def __init__(self, *, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
@@ -87,40 +83,8 @@ class PassCollator:
         }
 
 
-def split_batch(batch: dict[str, Tensor], n_parts: int) -> list[dict[str, Tensor]]:
-    """Split a batch into smaller ones of about as many tokens each.
-
-    Args:
-        batch: What `PassCollator` builds from tokens.
-        n_parts: How many; fewer where there are fewer rows.
-
-    Returns:
-        Batches whose rows are those of the batch, each once.
-    """
-    n_rows = len(batch["metadata"])
-    lengths = torch.zeros(n_rows, dtype=torch.long).index_add(0, batch["rows"], batch["attention_mask"].sum(dim=1))
-    order = lengths.argsort(descending=True, stable=True)
-    parts = []
-    for chosen in (order[at::n_parts] for at in range(min(n_parts, n_rows))):
-        place = torch.full((n_rows,), -1)
-        place[chosen] = torch.arange(len(chosen))
-        rows = place[batch["rows"]]
-        part = {
-            name: tensor[chosen] if name in ("metadata", "labels") else tensor[rows >= 0]
-            for name, tensor in batch.items()
-        }
-        parts.append(part | {"rows": rows[rows >= 0]})
-    return parts
-
-
 class LengthBatchSampler(Sampler[list[int]]):
-    """Shuffle rows every epoch, yet put rows of like length into one batch, so that little is padded.
-
-    Args:
-        lengths: Tokens of each row, shape (n_rows,).
-        batch_size: Rows of a batch; the last may have fewer.
-        seed: Seeds the shuffle of every epoch.
-    """
+    """Shuffle rows every epoch, yet put rows of like length, in tokens, into one batch, so that little is padded."""
 
     def __init__(self, lengths: npt.NDArray[np.int64], *, batch_size: int, seed: int) -> None:
         self.lengths = lengths

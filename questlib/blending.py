@@ -17,9 +17,8 @@ from scipy.optimize import nnls
 from scipy.stats import rankdata
 from sklearn.model_selection import GroupKFold
 
-from questlib.metrics import one_row_per_question, spearman_by_target
-
-FloatArray = npt.NDArray[np.float64]
+from questlib.metrics import Questions, one_row_per_question, spearman_by_target
+from questlib.ranks import FloatArray
 
 _SPREADS = (0.0, 0.05, 0.1, 0.2, 0.4)
 _N_FOLDS, _N_DRAWS = 4, 5
@@ -28,9 +27,7 @@ _N_FOLDS, _N_DRAWS = 4, 5
 class Blend:
     """Average models with non-negative weights that sum to 1, per target, drawn towards equal weights.
 
-    Args:
-        groups: The group of each target, for targets that are likely to trust the same models; without it all targets
-            are one group.
+    Targets that are likely to trust the same models have the same number in `groups`; without it all are one group.
 
     Attributes:
         weights_: Shape (n_models, n_targets), each column sums to 1.
@@ -46,25 +43,9 @@ class Blend:
         self.groups = groups
 
     def fit(
-        self,
-        predictions: Sequence[npt.ArrayLike],
-        targets: npt.ArrayLike,
-        *,
-        questions: Sequence[object] | npt.NDArray | None = None,
+        self, predictions: Sequence[npt.ArrayLike], targets: npt.ArrayLike, *, questions: Questions | None = None
     ) -> Self:
-        """Learn the weights from out-of-fold predictions.
-
-        Args:
-            predictions: One array of scores per model, each of shape (n_rows, n_targets).
-            targets: Ratings, same shape.
-            questions: The question of each row, shape (n_rows,); without it every row is a question.
-
-        Returns:
-            The fitted estimator.
-
-        Raises:
-            ValueError: If there is no model or row, shapes differ, or a value is not finite.
-        """
+        """Learn weights from out-of-fold scores, (n_rows, n_targets) per model; without questions every row is one."""
         scores, true = _stacked(predictions), np.asarray(targets, dtype=np.float64)
         if true.shape != scores.shape[1:] or not len(true):
             raise ValueError(
@@ -80,7 +61,6 @@ class Blend:
         if names.shape != (len(true),):
             raise ValueError(f"questions must have shape ({len(true)},), however: {names.shape=}")
         _, question = np.unique(names, return_inverse=True)
-
         self.trust_ = np.eye(len(_SPREADS))[0]
         if len(scores) > 1 and question.max() >= _N_FOLDS:
             self.trust_ = _trust_spreads(scores, true, question, groups)
@@ -89,18 +69,7 @@ class Blend:
         return self
 
     def transform(self, predictions: Sequence[npt.ArrayLike]) -> FloatArray:
-        """Average the models.
-
-        Args:
-            predictions: One array of scores per model, in the order of `fit`, each of shape (n_rows, n_targets).
-
-        Returns:
-            The blended scores, shape (n_rows, n_targets).
-
-        Raises:
-            RuntimeError: If called before `fit`.
-            ValueError: If models or columns are not those of `fit`, or a value is not finite.
-        """
+        """Average the models, an array of shape (n_rows, n_targets) each, in the order of `fit`."""
         if not hasattr(self, "weights_"):
             raise RuntimeError("Blend must be fitted before it transforms, however: fit was not called; call fit")
         scores = _stacked(predictions)
@@ -138,12 +107,12 @@ def _stacked(predictions: Sequence[npt.ArrayLike]) -> FloatArray:
     return np.stack(arrays)  # (n_models, n_rows, n_targets)
 
 
-def _trust_spreads(
-    scores: FloatArray, true: FloatArray, question: npt.NDArray[np.int64], groups: npt.NDArray
-) -> FloatArray:
+def _trust_spreads(scores: FloatArray, true: FloatArray, question: npt.NDArray, groups: npt.NDArray) -> FloatArray:
     by_fold = []
     for known, unseen in GroupKFold(_N_FOLDS).split(true, groups=question):
         drawn = one_row_per_question(question[unseen], draws=_N_DRAWS, seed=0)
+        if len(drawn[0]) < 2:  # one question has no rank
+            continue
         rated, by_spread = true[unseen], []
         for spread in _SPREADS:
             weights = _weigh(scores[:, known], true[known], question[known], groups, spread=spread)
@@ -151,6 +120,8 @@ def _trust_spreads(
             by_target = np.array([spearman_by_target(blended[rows], rated[rows]) for rows in drawn])
             by_spread.append(np.nan_to_num(by_target).mean(axis=0))
         by_fold.append(by_spread)
+    if not by_fold:
+        return np.eye(len(_SPREADS))[0]
     results = np.array(by_fold).transpose(1, 0, 2).reshape(len(_SPREADS), -1)  # (n_spreads, n_folds * n_targets)
     short = results[results.mean(axis=1).argmax()] - results
     error = short.std(axis=1, ddof=1) / np.sqrt(short.shape[1])
@@ -159,7 +130,7 @@ def _trust_spreads(
 
 
 def _weigh(
-    scores: FloatArray, true: FloatArray, question: npt.NDArray[np.int64], groups: npt.NDArray, *, spread: float
+    scores: FloatArray, true: FloatArray, question: npt.NDArray, groups: npt.NDArray, *, spread: float
 ) -> FloatArray:
     n_models, _, n_targets = scores.shape
     equal = np.full(n_models, 1 / n_models)

@@ -4,17 +4,13 @@ import logging
 import time
 from pathlib import Path
 
-from questlib.artifacts import TIMELINE, write_json
+from questlib.run_folder import TIMELINE, write_json
 
 logger = logging.getLogger(__name__)
 
 
 class Clock:
-    """Time the steps of a run and keep the timeline on disk.
-
-    Args:
-        run_folder: Where timeline.json is written after every step.
-    """
+    """Time the steps of a run and keep the timeline on disk."""
 
     def __init__(self, run_folder: Path) -> None:
         self._run_folder = run_folder
@@ -27,11 +23,7 @@ class Clock:
         return time.monotonic() - self._start
 
     def finish_step(self, name: str) -> None:
-        """Book the time since the last finished step under a name.
-
-        Args:
-            name: The step, as the report shows it.
-        """
+        """Book the time since the last finished step under a name."""
         now = time.monotonic()
         self._steps.append({"step": name, "start": self._last - self._start, "seconds": now - self._last})
         logger.info("%s: %.1f s (%.1f s since the start)", name, now - self._last, now - self._start)

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pandas as pd
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit, KFold
 
-from questlib.config import refuse_unknown
+from questlib.checks import refuse_unknown
 from questlib.inputs import describe_mounts, find_folder
 from questlib.schema import ID, INPUT_COLUMNS, METADATA_COLUMNS, QUESTION, TARGETS, TEXT_COLUMNS
 
@@ -24,7 +24,7 @@ IndexArray = npt.NDArray[np.intp]
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """The three tables of a data folder, checked, and how many nulls each column held before they were filled."""
+    """The three tables of a data folder, checked, and how many nulls each input column of train and test held."""
 
     train: pd.DataFrame
     test: pd.DataFrame
@@ -33,18 +33,7 @@ class Tables:
 
 
 def read_tables(data: str) -> Tables:
-    """Read and check train.csv, test.csv and sample_submission.csv.
-
-    Args:
-        data: A folder, or the slug of an attached competition or dataset.
-
-    Returns:
-        The tables with nulls filled; `nulls` has one row per input column and one column per table.
-
-    Raises:
-        FileNotFoundError: If a file is missing.
-        ValueError: If a table is empty, lacks or doubles a column, repeats an id, or a target is no number in [0, 1].
-    """
+    """Read the tables of a folder or, by its slug, of an attached competition or dataset; raises as `read_table`."""
     folder = find_folder(data, marker="train.csv")
     if folder is None:
         raise FileNotFoundError(
@@ -65,18 +54,13 @@ def read_tables(data: str) -> Tables:
 
 
 def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read one table and check the columns that are asked for.
+    """Read a CSV table in UTF-8 and check that it holds the columns; the id and any target are checked by value too.
 
-    Args:
-        path: A CSV file in UTF-8 with a header. Only an empty field is a null: a title may well be "NA" or "None".
-        columns: Columns that must be there; the id and any target among them are checked by value too.
-
-    Returns:
-        The table as it was written, nulls included.
+    Only an empty field is a null, and stays one: a title may well be "NA" or "None".
 
     Raises:
         FileNotFoundError: If the file is missing.
-        ValueError: If it cannot be parsed or does not hold what it must.
+        ValueError: If it is empty, lacks or doubles a column, repeats an id, or a target is no number in [0, 1].
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no table {path}; put it there or name another")
@@ -90,7 +74,7 @@ def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
                 keep_default_na=False,
                 na_values=[""],
                 index_col=False,
-                dtype=_text_types(header),
+                dtype={name: str for name in header if name not in (ID, *TARGETS)},
                 float_precision="round_trip",  # to the last bit, so that a file scores as what was written to it
             )
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
@@ -100,9 +84,8 @@ def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
         raise ValueError(f"{path} must name each column once, however doubled: {doubled}; remove the copies")
     missing = [name for name in columns if name not in frame.columns]
     if missing:
-        raise ValueError(
-            f"{path} must hold the columns {missing}, however it holds {list(frame.columns)[:12]} ...; add them"
-        )
+        held = list(frame.columns)[:12]
+        raise ValueError(f"{path} must hold the columns {missing}, however it holds {held} ...; add them")
     if frame.empty:
         raise ValueError(f"{path} must hold at least one row, however: it holds only a header")
     _check_ids(frame[ID], path=path)
@@ -111,23 +94,17 @@ def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
     return frame
 
 
-def _text_types(header: list[str]) -> dict[str, type]:
-    return {name: str for name in header if name not in (ID, *TARGETS)}
-
-
 def _check_ids(ids: pd.Series, *, path: Path) -> None:
     if ids.isna().any():
-        raise ValueError(
-            f"{path}: {ID} must not be empty, however: row {int(ids.isna().argmax())} has none; give or remove it"
-        )
+        row = int(ids.isna().argmax())
+        raise ValueError(f"{path}: {ID} must not be empty, however: row {row} has none; give or remove it")
     if ids.duplicated().any():
         repeated = ids[ids.duplicated()].unique()[:5].tolist()
         raise ValueError(f"{path}: {ID} must be unique, however repeated: {repeated}; keep one row of each")
 
 
 def _check_target(values: pd.Series, *, path: Path) -> None:
-    numbers = pd.to_numeric(values, errors="coerce")
-    wrong = ~numbers.between(0, 1)  # a null or a word is NaN, which lies nowhere
+    wrong = ~pd.to_numeric(values, errors="coerce").between(0, 1)  # a null or a word is NaN, which lies nowhere
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
         raise ValueError(
@@ -137,14 +114,7 @@ def _check_target(values: pd.Series, *, path: Path) -> None:
 
 
 def fill_nulls(frame: pd.DataFrame) -> pd.DataFrame:
-    """Give every null in text, category and host its stated value, on a copy in which these hold strings only.
-
-    Args:
-        frame: Any table with the input columns.
-
-    Returns:
-        The copy; text nulls are empty strings, category and host nulls are "unknown".
-    """
+    """Give every null in text, category and host its stated value, on a copy in which these hold strings only."""
     stated = {name: NULL_TEXT for name in TEXT_COLUMNS} | {name: NULL_METADATA for name in METADATA_COLUMNS}
     filled = {
         name: frame[name].astype(object).where(frame[name].notna(), value).map(str) for name, value in stated.items()
@@ -153,13 +123,7 @@ def fill_nulls(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def question_of(frame: pd.DataFrame) -> npt.NDArray:
-    """Name the question of each row: its url or, where that is null, title and body.
-
-    Args:
-        frame: A table with nulls filled.
-
-    Returns:
-        Strings, shape (n_rows,); equal strings are one question.
+    """Name the question of each row by a string: its url or, where that is null, one made from title and body.
 
     Raises:
         ValueError: If a url is null and there is no title or body to tell the question by.
@@ -179,16 +143,7 @@ def question_of(frame: pd.DataFrame) -> npt.NDArray:
 
 
 def assign_folds(questions: npt.NDArray, *, split: str, folds: int, seed: int) -> IndexArray:
-    """Assign each row to the fold that scores it.
-
-    Args:
-        questions: The question of each row, shape (n_rows,).
-        split: "question" keeps all rows of a question together; "random" deals out rows one by one.
-        folds: Number of folds.
-        seed: Seeds the shuffle.
-
-    Returns:
-        Fold numbers from 0, shape (n_rows,).
+    """Give each row the number, from 0, of the fold that scores it; split "question" keeps a question's rows together.
 
     Raises:
         ValueError: If the split is unknown or there are fewer questions than folds.
@@ -212,16 +167,9 @@ def assign_folds(questions: npt.NDArray, *, split: str, folds: int, seed: int) -
 def hold_out_questions(
     rows: IndexArray, *, questions: npt.NDArray, share: float, seed: int
 ) -> tuple[IndexArray, IndexArray]:
-    """Hold whole questions out of a fold's training rows, to stop training by.
+    """Split a fold's training rows into those that stay and those held out, to stop training by, both ascending.
 
-    Args:
-        rows: Row indices of the training fold.
-        questions: The question of each row of the whole table.
-        share: Share of the fold's questions to hold out, in (0, 1); two questions at least.
-        seed: Seeds the draw.
-
-    Returns:
-        The rows that stay and the rows held out, both ascending; no question is in both.
+    Held out are whole questions: a share in (0, 1), two at least. `questions` has a row for each of the whole table.
     """
     # One row has no rank correlation, so two questions are the least that can tell when to stop.
     n_held_out = max(2, math.ceil(share * len(np.unique(questions[rows]))))

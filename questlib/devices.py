@@ -2,40 +2,32 @@
 
 import logging
 import os
-import time
-from collections.abc import Iterator
+import platform
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cache
 from itertools import islice
 
 import torch
+from torch import nn
 
-from questlib.config import refuse_unknown
+from questlib.checks import refuse_unknown
+from questlib.recipe import PRECISIONS
 
 logger = logging.getLogger(__name__)
-
-PRECISIONS: tuple[str, ...] = ("auto", "bf16", "fp16", "fp32")
-_PROBE_WIDTH = 512
-# A format the processor has natively is 1.5 to 4 times faster; one it emulates is slower than 32 bits.
-_NATIVE_SPEEDUP = 1.2
 
 
 def pick_device() -> torch.device:
     """Pick the first GPU that really computes, else the CPU; of the processes of a launcher, each picks its own.
 
-    Returns:
-        A device on which a matrix product has just succeeded. A GPU whose architecture this torch has no kernels for is
-        passed over with a warning.
+    A GPU whose architecture this torch has no kernels for is passed over with a warning.
     """
     own = int(os.environ.get("LOCAL_RANK", "0"))
     return next(islice(_find_gpus(), own, None), torch.device("cpu"))
 
 
 def pick_devices() -> list[torch.device]:
-    """Pick all GPUs that really compute, else the CPU.
-
-    Returns:
-        At least one device, as `pick_device`.
-    """
+    """Pick all GPUs that really compute, else the CPU."""
     return list(_find_gpus()) or [torch.device("cpu")]
 
 
@@ -54,18 +46,7 @@ def _find_gpus() -> Iterator[torch.device]:
 
 
 def pick_precision(requested: str, device: torch.device) -> str:
-    """Decide what to compute in.
-
-    Args:
-        requested: "auto", or what to use if the device can train in it.
-        device: Where the model will run.
-
-    Returns:
-        "bf16" where it is native, else "fp16" on a GPU, else "fp32".
-
-    Raises:
-        ValueError: If the request is unknown.
-    """
+    """Decide what to train in: what is requested if the device can; for "auto" native "bf16", else a GPU's "fp16"."""
     refuse_unknown([requested], known=PRECISIONS, what="precision")
     if device.type == "cuda":
         best = "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
@@ -79,17 +60,37 @@ def pick_precision(requested: str, device: torch.device) -> str:
     return requested
 
 
-@cache  # one answer for a process: training and prediction must not differ because a probe was disturbed
+@cache  # one answer for a process
 def _cpu_has_bf16() -> bool:
-    return _product_seconds(torch.bfloat16) * _NATIVE_SPEEDUP < _product_seconds(torch.float32)
+    # By what the processor says, not by timing it: the answer must not hang on what else it does. A format that is only
+    # emulated is slower than 32 bits. torch has no public name for these yet.
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
 
 
-def _product_seconds(dtype: torch.dtype) -> float:
-    matrix = torch.ones(_PROBE_WIDTH, _PROBE_WIDTH, dtype=dtype)
-    matrix @ matrix
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        matrix @ matrix
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+def keep_precision(trained: str, device: torch.device) -> str:
+    """Decide what a trained model predicts in: what it was trained in or, and that is said, what the device has."""
+    if trained == "fp32":
+        return trained
+    own = pick_precision("auto", device)
+    # A GPU that has bf16 has fp16 too; no CPU computes in fp16.
+    if trained == own or (trained == "fp16" and device.type == "cuda"):
+        return trained
+    logger.warning(
+        "trained in %s, which %s does not have: predicts in %s, and may differ a little", trained, device, own
+    )
+    return own
+
+
+@contextmanager
+def narrowed(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
+    """Let 32-bit parameters be bf16 for a while: they are turned into it once, and not by each part of a batch."""
+    kept = [(parameter, parameter.data) for parameter in parameters]
+    for parameter, data in kept:
+        parameter.data = data.to(torch.bfloat16)
+    try:
+        yield
+    finally:
+        for parameter, data in kept:
+            parameter.data = data

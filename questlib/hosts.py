@@ -29,22 +29,10 @@ class HostRates:
     """
 
     def __init__(self, *, rare_share: float = 0.005, strength: float = 20.0) -> None:
-        self.rare_share = rare_share
-        self.strength = strength
+        self.rare_share, self.strength = rare_share, strength
 
     def fit(self, hosts: Sequence[str] | npt.NDArray | pd.Series, targets: npt.ArrayLike) -> Self:
-        """Learn the factors from the training fold.
-
-        Args:
-            hosts: The host of each row, shape (n_rows,).
-            targets: Ratings in [0, 1], shape (n_rows, n_targets).
-
-        Returns:
-            The fitted estimator.
-
-        Raises:
-            ValueError: If the row counts differ, or a target is NaN.
-        """
+        """Learn the factors from the training fold's ratings in [0, 1], shape (n_rows, n_targets)."""
         true, names = np.asarray(targets, dtype=np.float64), np.asarray(hosts, dtype=str)
         if true.ndim != 2 or names.shape != (len(true),):
             raise ValueError(f"hosts and targets must have one row each, however: {names.shape=}, {true.shape=}")
@@ -61,19 +49,7 @@ class HostRates:
         return self
 
     def transform(self, predictions: npt.ArrayLike, hosts: Sequence[str] | npt.NDArray | pd.Series) -> FloatArray:
-        """Scale the rare columns.
-
-        Args:
-            predictions: Scores of at least 0, shape (n_rows, n_targets).
-            hosts: The host of each row, shape (n_rows,).
-
-        Returns:
-            The scaled scores, same shape.
-
-        Raises:
-            RuntimeError: If called before `fit`.
-            ValueError: If the row counts differ.
-        """
+        """Scale the rare columns of scores of at least 0, shape (n_rows, n_targets)."""
         if not hasattr(self, "rates_"):
             raise RuntimeError("HostRates must be fitted before it transforms, however: fit was not called; call fit")
         scaled, names = np.array(predictions, dtype=np.float64), np.asarray(hosts, dtype=str)

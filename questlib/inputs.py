@@ -18,15 +18,10 @@ _MAX_DEPTH = 4
 
 
 def find_folder(name: str, *, marker: str) -> Path | None:
-    """Find the folder that holds a marker file.
+    """Find the folder that holds a marker file, such as config.json, by its path or the slug of what is attached.
 
-    Args:
-        name: A path, or the slug of an attached competition, dataset or model.
-        marker: A file name that the wanted folder holds, such as config.json.
-
-    Returns:
-        The folder itself or, below an attached one, the first that holds the marker within four levels; None where
-        nothing matches. Only what matches the name is walked: a large mount beside it costs nothing.
+    Below an attached folder it is the first within four levels; None where nothing matches. Only what matches the name
+    is walked: a large mount beside it costs nothing.
     """
     local = Path(name).expanduser()
     # A path is never a slug, and a slug is a name, not a pattern.

@@ -16,10 +16,9 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import OneHotEncoder
 
-from questlib.artifacts import read_json, write_json, written_whole
+from questlib.ranks import FloatArray
+from questlib.run_folder import read_json, write_json, written_whole
 from questlib.schema import METADATA_COLUMNS, TEXT_COLUMNS
-
-FloatArray = npt.NDArray[np.float64]
 
 # Words, and the signs that tell a question, a shout, a formula or a command from prose.
 _TOKEN = r"(?u)\b\w+\b|[?!$\\]"
@@ -41,23 +40,10 @@ class LexicalModel:
     """
 
     def __init__(self, *, alpha: float = 10.0, metadata_weight: float = 0.5, length_weight: float = 0.17) -> None:
-        self.alpha = alpha
-        self.metadata_weight = metadata_weight
-        self.length_weight = length_weight
+        self.alpha, self.metadata_weight, self.length_weight = alpha, metadata_weight, length_weight
 
     def fit(self, frame: pd.DataFrame, targets: npt.ArrayLike) -> Self:
-        """Learn words, categories, hosts and weights.
-
-        Args:
-            frame: The table's text and metadata columns; a null counts as empty.
-            targets: Ratings in [0, 1], shape (n_rows, n_targets).
-
-        Returns:
-            The fitted model.
-
-        Raises:
-            ValueError: If a column is missing, the row counts differ, or a target is NaN.
-        """
+        """Learn from text and metadata, a null being empty, and from ratings in [0, 1], shape (n_rows, n_targets)."""
         true = np.asarray(targets, dtype=np.float64)
         if true.ndim != 2 or len(true) != len(frame) or not len(true):
             raise ValueError(f"targets must have shape ({len(frame)}, n_targets) with rows, however: {true.shape=}")
@@ -76,18 +62,7 @@ class LexicalModel:
         return self
 
     def predict(self, frame: pd.DataFrame) -> FloatArray:
-        """Predict ratings.
-
-        Args:
-            frame: The columns of `fit`; hosts, categories and words not seen there count as absent.
-
-        Returns:
-            Ratings in [0, 1], shape (n_rows, n_targets).
-
-        Raises:
-            RuntimeError: If called before `fit`.
-            ValueError: If a column is missing.
-        """
+        """Predict ratings in [0, 1]; words, hosts and categories that `fit` has not seen count as absent."""
         if not hasattr(self, "weights_"):
             raise RuntimeError("LexicalModel must be fitted before it predicts, however: fit was not called; call fit")
         if not len(frame):
@@ -101,11 +76,7 @@ class LexicalModel:
         return csr_array(hstack([*texts, metadata, csr_array(lengths)], format="csr"))  # (n_rows, n_features)
 
     def save(self, folder: Path) -> None:
-        """Write words and categories as JSON, numbers as safetensors.
-
-        Args:
-            folder: Where; it is created.
-        """
+        """Write words and categories as JSON, numbers as safetensors, into a folder that is created."""
         state = {
             "settings": {name: getattr(self, name) for name in ("alpha", "metadata_weight", "length_weight")},
             "words": {column: words.get_feature_names_out().tolist() for column, words in self._words.items()},
@@ -123,17 +94,13 @@ class LexicalModel:
         state = read_json(folder / _STATE)
         arrays = load_file(folder / _ARRAYS)
         model = cls(**state["settings"])
-        model._words = {}
-        for column, words in state["words"].items():
-            model._words[column] = _build_vectorizer(vocabulary=words)
-            model._words[column].idf_ = arrays[f"idf.{column}"]
-        first = [values[:1] for values in state["categories"]]
-        known = pd.DataFrame(dict(zip(METADATA_COLUMNS, first, strict=True)))
-        model._one_hot = OneHotEncoder(
-            categories=[np.array(values, dtype=object) for values in state["categories"]],
-            handle_unknown="ignore",
-            dtype=np.float32,
-        ).fit(known)
+        model._words = {column: _build_vectorizer(vocabulary=words) for column, words in state["words"].items()}
+        for column, vectorizer in model._words.items():
+            vectorizer.idf_ = arrays[f"idf.{column}"]
+        categories = [np.array(values, dtype=object) for values in state["categories"]]
+        known = pd.DataFrame({name: values[:1] for name, values in zip(METADATA_COLUMNS, categories, strict=True)})
+        one_hot = OneHotEncoder(categories=categories, handle_unknown="ignore", dtype=np.float32)
+        model._one_hot = one_hot.fit(known)
         model._length_mean, model._length_scale = arrays["length_mean"], arrays["length_scale"]
         model.mean_, model.weights_ = arrays["mean"], arrays["weights"]
         return model

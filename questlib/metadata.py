@@ -32,11 +32,9 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
         use_text_statistics: Adds standardised lengths and shares of digits, symbols and question marks.
 
     Attributes:
-        categories_: Sorted categories of the fold.
-        hosts_: Sorted names of its most frequent hosts.
+        categories_, hosts_: The fold's categories and most frequent hosts, sorted.
         feature_names_: One name per column, in order.
-        means_: Mean of each text statistic, shape (n_statistics,).
-        scales_: Standard deviation of each, 1 where it is 0.
+        means_, scales_: Mean and standard deviation (1 where it is 0) of each text statistic.
 
     Example:
         >>> frame = pd.DataFrame({"category": ["SCIENCE", "CULTURE"], "host": ["a.org", "a.org"]})
@@ -45,33 +43,18 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
     """
 
     def __init__(self, *, n_hosts: int = 10, use_text_statistics: bool = False) -> None:
-        self.n_hosts = n_hosts
-        self.use_text_statistics = use_text_statistics
+        self.n_hosts, self.use_text_statistics = n_hosts, use_text_statistics
 
     def fit(self, frame: pd.DataFrame, targets: None = None) -> Self:
-        """Learn the categories, the most frequent hosts (ties by name) and the scale of the statistics.
-
-        Args:
-            frame: Rows of the training fold with nulls filled.
-            targets: Ignored.
-
-        Returns:
-            The encoder.
-
-        Raises:
-            TypeError: If a category or host is not a string.
-            ValueError: If n_hosts is negative or there are no rows.
-        """
+        """Learn the categories, the most frequent hosts (ties by name) and the scale of the statistics."""
         if self.n_hosts < 0 or frame.empty:
             raise ValueError(
                 f"n_hosts must not be negative and there must be rows, however: {self.n_hosts=}, {len(frame)=}"
             )
         for name in METADATA_COLUMNS:
-            wrong = [value for value in frame[name].unique() if not isinstance(value, str)]
+            wrong = [value for value in frame[name].unique() if not isinstance(value, str)][:3]
             if wrong:
-                raise TypeError(
-                    f"{name} must hold strings, however: {wrong[:3]}; fill nulls with questlib.data.fill_nulls"
-                )
+                raise TypeError(f"{name} must hold strings, however: {wrong}; fill nulls with questlib.data.fill_nulls")
         self.categories_ = sorted(set(frame["category"]))
         by_count = sorted(frame["host"].value_counts().items(), key=lambda item: (-item[1], item[0]))
         self.hosts_ = sorted(host for host, _ in by_count[: self.n_hosts])
@@ -79,25 +62,13 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
         self.means_, scales = statistics.mean(axis=0), statistics.std(axis=0)
         # A constant column's deviation is a rounding error: dividing by it would make any other value enormous.
         self.scales_ = np.where(scales > _LEAST_SCALE, scales, 1.0)
-        names = (
-            [f"{column}_{name}" for column in TEXT_COLUMNS for name in _STATISTICS] if self.use_text_statistics else []
-        )
+        names = [f"{column}_{name}" for column in TEXT_COLUMNS for name in _STATISTICS if self.use_text_statistics]
         hosts = [f"host={name}" for name in self.hosts_]
         self.feature_names_ = [f"category={name}" for name in self.categories_] + hosts + ["host=Others", *names]
         return self
 
     def transform(self, frame: pd.DataFrame) -> npt.NDArray[np.float32]:
-        """Encode rows.
-
-        Args:
-            frame: Any table with nulls filled.
-
-        Returns:
-            Shape (n_rows, n_features): zeros and ones, then text statistics in standard deviations from the mean.
-
-        Raises:
-            sklearn.exceptions.NotFittedError: If `fit` has not been called.
-        """
+        """Encode rows: zeros and ones, then text statistics in standard deviations from the mean."""
         check_is_fitted(self)
         category = frame["category"].to_numpy()[:, None] == np.array(self.categories_, dtype=object)[None, :]
         host = frame["host"].to_numpy()[:, None] == np.array(self.hosts_, dtype=object)[None, :]
@@ -123,8 +94,6 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
         """Read what `to_json` wrote."""
         stored = json.loads(text)
         encoder = cls(**stored["parameters"])
-        for name, value in stored["state"].items():
-            setattr(encoder, name, value)
-        for name, value in stored["arrays"].items():
-            setattr(encoder, name, np.array(value, dtype=np.float64))
+        arrays = {name: np.array(value, dtype=np.float64) for name, value in stored["arrays"].items()}
+        encoder.__dict__.update(stored["state"] | arrays)
         return encoder

@@ -15,7 +15,7 @@ import torch
 def run_on_devices(
     function: Callable[..., Any], arguments: Mapping[str, tuple], *, devices: Sequence[torch.device]
 ) -> Iterator[Any]:
-    """Call a function several times, as many calls at once as there are devices.
+    """Call a function several times, as many calls at once as there are devices; results come in order.
 
     A process sees one device alone, so `questlib.devices.pick_device` finds it there. Several CPUs share the threads.
 
@@ -23,9 +23,6 @@ def run_on_devices(
         function: Of an importable module, because processes start afresh.
         arguments: What it is called with, by the name that begins the call's log lines.
         devices: One process each; a device may be named twice.
-
-    Yields:
-        What the calls return, in order.
     """
     if min(len(devices), len(arguments)) == 1:
         yield from (function(*each) for each in arguments.values())

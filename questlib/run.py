@@ -1,6 +1,5 @@
 """The main job from the command line: a notebook with checked parameters, executed by papermill, and its report."""
 
-import ast
 import logging
 import os
 import shutil
@@ -13,14 +12,14 @@ from typing import Any
 
 import nbformat
 import papermill
-import yaml
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
-from questlib.artifacts import written_whole
-from questlib.config import refuse_unknown
 from questlib.data import read_tables
+from questlib.parameters import override, read_parameters, read_profile
 from questlib.pretrained import find_encoder
+from questlib.recipe import Recipe
+from questlib.run_folder import written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -37,24 +36,17 @@ def run_notebook(
         profile: The name of a profile, or "kaggle" for the notebook's own defaults.
         data: A folder of tables, or the slug of an attached one; the profile's or the notebook's where None.
         out: The run folder, which must be new or empty; `runs/<time>-<profile>` where None.
-        overrides: Parameters that win over the profile's.
+        overrides: Parameters that win over the profile's, by name or dotted name.
 
     Returns:
-        The run folder.
-
-    Raises:
-        FileNotFoundError: If the data or the encoder is missing.
-        FileExistsError: If the run folder holds something.
-        TypeError: If a parameter is not of its default's kind.
-        ValueError: If the profile or a parameter is unknown, or the data is bad.
-        RuntimeError: If a cell fails; the run folder keeps the notebook as far as it came.
+        The run folder. What is missing, unknown or bad is refused before it is made; if a cell fails, it keeps the
+        notebook as far as it came.
     """
     defaults = read_parameters(notebook)
-    given = read_profile(notebook.parent / "profiles", profile) | ({"data": data} if data else {}) | overrides
-    refuse_unknown(given, known=defaults, what="parameter")
-    _refuse_other_kinds(given, defaults)
-    if "out" in given:
-        raise ValueError(f"the run folder must be named with --out, however the parameter out is {given['out']!r}")
+    own = read_profile(notebook.parent / "profiles", profile)
+    parameters = override(defaults, own, {"data": data} if data else {}, overrides)
+    if parameters.get("out") != defaults.get("out"):
+        raise ValueError(f"the run folder must be named with --out, however the parameter out is {parameters['out']!r}")
     # Of the processes that a launcher started, the first leaves the run folder; the others only train with it.
     helps = os.environ.get("RANK", "0") != "0"
     if helps:
@@ -62,13 +54,8 @@ def run_notebook(
     out = (out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{profile}").resolve()
     if out.exists() and any(out.iterdir()):
         raise FileExistsError(f"the run folder {out} must be new or empty, however it holds files; name another")
-    parameters = defaults | given
-    # The notebook checks these too; asked here first, a mistake costs a second and leaves nothing behind.
-    if "use_internet" in parameters:
-        os.environ["HF_HUB_OFFLINE"] = str(int(not parameters["use_internet"]))
-    for name, resolve in (("data", lambda value: read_tables(value)), ("encoder", find_encoder)):
-        resolve(parameters[name])
-    given = {name: _absolute(value) if name in ("data", "encoder") else value for name, value in given.items()}
+    _check_inputs(parameters)
+    given = {name: value for name, value in _absolute(parameters).items() if value != defaults[name]}
     out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     executed = out / notebook.name
@@ -97,79 +84,35 @@ def run_notebook(
     return out
 
 
-def _refuse_other_kinds(given: dict[str, Any], defaults: dict[str, Any]) -> None:
-    # The word "False" counts as true, and 2.5 folds fail late: better to say so before anything is made.
-    for name, value in given.items():
-        kind = type(defaults[name])
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise TypeError(f"parameter {name} must be of type {kind.__name__}, however: {value!r}")
+def _check_inputs(parameters: dict[str, Any]) -> None:
+    # The notebook checks these too; asked here first, a mistake costs a second and leaves nothing behind.
+    encoders = [parameters["encoder"]] if "encoder" in parameters else []
+    if "members" in parameters:
+        encoders = Recipe.from_parameters(parameters).encoders
+    if "use_internet" in parameters:
+        os.environ["HF_HUB_OFFLINE"] = str(int(not parameters["use_internet"]))
+    read_tables(parameters["data"])
+    for encoder in encoders:
+        find_encoder(encoder)
 
 
-def _absolute(value: str) -> str:
+def _absolute(parameters: dict[str, Any]) -> dict[str, Any]:
     # The notebook runs in the run folder, where a relative path would mean something else.
+    paths = {name: _resolve(parameters[name]) for name in ("data", "encoder") if name in parameters}
+    members = [
+        entry | {"encoder": _resolve(entry["encoder"])} if "encoder" in entry else entry
+        for entry in parameters.get("members", [])
+    ]
+    return parameters | paths | ({"members": members} if members else {})
+
+
+def _resolve(value: str) -> str:
     path = Path(value).expanduser()
     return str(path.resolve()) if path.is_dir() else value
 
 
-def read_parameters(notebook: Path) -> dict[str, Any]:
-    """Read the parameters a notebook declares and their defaults.
-
-    Args:
-        notebook: Has a cell tagged `parameters` with plain assignments.
-
-    Returns:
-        Defaults by name.
-
-    Raises:
-        FileNotFoundError: If the notebook is missing.
-    """
-    if not notebook.is_file():
-        raise FileNotFoundError(f"no notebook {notebook}; run from the project's root, or name one with --notebook")
-    cells = nbformat.read(notebook, as_version=4).cells
-    source = "\n".join(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
-    declared = {}
-    # papermill's own inspection goes line by line: a "#" in a string or a "=" in a comment misleads it.
-    for statement in ast.parse(source).body:
-        match statement:
-            case (
-                ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value)
-                | ast.Assign(targets=[ast.Name(id=name)], value=value)
-            ):
-                declared[name] = ast.literal_eval(value)
-    return declared
-
-
-def read_profile(folder: Path, name: str) -> dict[str, Any]:
-    """Read a profile.
-
-    Args:
-        folder: Holds a YAML file per profile.
-        name: The file's name without its ending; "kaggle" overrides nothing.
-
-    Returns:
-        Parameters by name.
-
-    Raises:
-        ValueError: If there is no such profile, or it is not YAML, or not a mapping.
-    """
-    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    refuse_unknown([name], known=known, what="profile")
-    try:
-        content = yaml.safe_load(known[name].read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{known[name]} must be YAML, however: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{known[name]} must map parameters to values, however: {type(content)=}")
-    return content
-
-
 def write_report(notebook: Path, path: Path) -> None:
-    """Turn an executed notebook into one HTML file that opens without a network.
-
-    Args:
-        notebook: The executed notebook.
-        path: The HTML file.
-    """
+    """Turn an executed notebook into one HTML file that opens without a network."""
     # The basic template has no scripts or styles of its own: the others fetch both from the network.
     exporter = HTMLExporter(template_name="basic", exclude_input=True, exclude_output_prompt=True)
     # One block per stream and cell: the kernel sends every line of the log as an output of its own.

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float64]
+from questlib.ranks import FloatArray
 
 # Gains are correlations, so this is far below what any table can tell.
 _TOLERANCE = 1e-10
@@ -20,53 +20,37 @@ class _Vertex(NamedTuple):
 def best_segments(
     gain: FloatArray, spread: FloatArray, left_gain: FloatArray, left_spread: FloatArray
 ) -> list[list[tuple[int, int]]]:
-    """Find, per column, the tied runs (start, stop) of the segmentation with the highest gain / sqrt(spread).
+    """Find the tied runs (start, stop) of each column's segmentation with the highest gain / sqrt(spread), ascending.
 
-    Args:
-        gain: N of the tied run [start, stop), less its charges, shape (n_columns, n_cells + 1, n_cells + 1).
-        spread: D of that run, same shape.
-        left_gain: N of each cell left in order, shape (n_columns, n_cells).
-        left_spread: D of each cell left in order, same shape.
-
-    Returns:
-        The tied runs of each column, ascending; none where nothing beats leaving all in order.
+    `gain` and `spread` are N, less its charges, and D of each tied run, shape (n_columns, n_cells + 1, n_cells + 1);
+    `left_gain` and `left_spread` are N and D of each cell left in order, shape (n_columns, n_cells).
     """
-    n_columns = len(gain)
     by_stop = np.ascontiguousarray(gain.transpose(2, 0, 1)), np.ascontiguousarray(spread.transpose(2, 0, 1))
-    multipliers = np.zeros(n_columns)
+    multipliers = np.zeros(len(gain))
     total_gain, total_spread, _ = _longest_paths(*by_stop, left_gain, left_spread, multipliers)
     origin = _Vertex(0.0, 0.0, np.inf)  # everything tied
     best = [_Vertex(*point, 0.0) for point in zip(total_spread.tolist(), total_gain.tolist(), strict=True)]
     # A column without any positive gain cannot be helped; its list of open intervals starts empty.
     open_intervals = [[(np.inf, origin, right)] if right.gain > _TOLERANCE else [] for right in best]
     while any(open_intervals):
-        chosen = [max(intervals) if intervals else None for intervals in open_intervals]
-        for column, interval in enumerate(chosen):
-            if interval is not None:
-                _, left, right = interval
-                open_intervals[column].remove(interval)
-                multipliers[column] = (right.gain - left.gain) / (right.spread - left.spread)
+        chosen = {column: max(intervals) for column, intervals in enumerate(open_intervals) if intervals}
+        for column, (bound, left, right) in chosen.items():
+            open_intervals[column].remove((bound, left, right))
+            multipliers[column] = (right.gain - left.gain) / (right.spread - left.spread)
         total_gain, total_spread, _ = _longest_paths(*by_stop, left_gain, left_spread, multipliers)
-        for column, interval in enumerate(chosen):
-            if interval is None:
-                continue
-            _, left, right = interval
+        for column, (_, left, right) in chosen.items():
             found = _Vertex(float(total_spread[column]), float(total_gain[column]), float(multipliers[column]))
             height = found.gain - left.gain - found.multiplier * (found.spread - left.spread)
             if height <= _TOLERANCE or not left.spread < found.spread < right.spread:
                 continue  # the chord is an edge of the hull
             if _score(found) > _score(best[column]):
                 best[column] = found
-            candidates = [
-                *open_intervals[column],
-                (_bound(left, found), left, found),
-                (_bound(found, right), found, right),
-            ]
-            open_intervals[column] = [one for one in candidates if one[0] > _score(best[column]) + _TOLERANCE]
+            halves = [(_bound(*ends), *ends) for ends in ((left, found), (found, right))]
+            still_open = [*open_intervals[column], *halves]
+            open_intervals[column] = [one for one in still_open if one[0] > _score(best[column]) + _TOLERANCE]
     solved = np.array([vertex.multiplier for vertex in best])
     _, _, came_from = _longest_paths(*by_stop, left_gain, left_spread, solved)
-    helped = [vertex.gain > _TOLERANCE for vertex in best]
-    return [_trace(came_from[column]) if helped[column] else [] for column in range(n_columns)]
+    return [_trace(path) if vertex.gain > _TOLERANCE else [] for path, vertex in zip(came_from, best, strict=True)]
 
 
 def _score(vertex: _Vertex) -> float:
@@ -95,17 +79,13 @@ def _longest_paths(
     for stop in range(1, n_boundaries):
         tied = value[:, :stop] + gain_by_stop[stop, :, :stop] - m[:, None] * spread_by_stop[stop, :, :stop]
         start = tied.argmax(axis=1)
-        left = value[:, stop - 1] + left_value[:, stop - 1]
-        is_tied = tied[column, start] > left + _TOLERANCE
+        in_order = value[:, stop - 1] + left_value[:, stop - 1]
+        is_tied = tied[column, start] > in_order + _TOLERANCE
         came_from[:, stop] = np.where(is_tied, start, -1)
         before = np.where(is_tied, start, stop - 1)
-        value[:, stop] = np.where(is_tied, tied[column, start], left)
-        gain[:, stop] = gain[column, before] + np.where(
-            is_tied, gain_by_stop[stop, column, start], left_gain[:, stop - 1]
-        )
-        spread[:, stop] = spread[column, before] + np.where(
-            is_tied, spread_by_stop[stop, column, start], left_spread[:, stop - 1]
-        )
+        value[:, stop] = np.where(is_tied, tied[column, start], in_order)
+        for total, by_stop, left in ((gain, gain_by_stop, left_gain), (spread, spread_by_stop, left_spread)):
+            total[:, stop] = total[column, before] + np.where(is_tied, by_stop[stop, column, start], left[:, stop - 1])
     return gain[:, -1], spread[:, -1], came_from
 
 

@@ -8,26 +8,16 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from questlib.artifacts import written_whole
+from questlib.run_folder import written_whole
 from questlib.schema import ID, TARGETS
 
 
 def write_submission(
     path: Path, predictions: npt.NDArray, *, ids: npt.ArrayLike, sample_submission: pd.DataFrame
 ) -> pd.DataFrame:
-    """Write predictions in the sample's column order and the test's row order.
+    """Write predictions, in [0, 1], (n_rows, 30), as CSV in the sample's column order and the test's row order.
 
-    Args:
-        path: The CSV file.
-        predictions: In [0, 1], columns in the order of `questlib.schema.TARGETS`, shape (n_rows, 30).
-        ids: The qa_id of each row of test.csv, in its order.
-        sample_submission: Gives the columns and their order.
-
-    Returns:
-        The table that was written.
-
-    Raises:
-        ValueError: As `check_submission`; nothing is written then.
+    What `check_submission` refuses is not written. The table that was written is returned.
     """
     frame = pd.DataFrame(predictions, columns=list(TARGETS))
     frame.insert(0, ID, np.asarray(ids))  # by position: a Series would be aligned on its index
@@ -41,14 +31,8 @@ def write_submission(
 def check_submission(frame: pd.DataFrame, *, columns: list[str], ids: npt.ArrayLike) -> None:
     """Refuse what the competition would refuse or score as nothing.
 
-    Args:
-        frame: The submission.
-        columns: The sample's columns, in order.
-        ids: The ids that must be there, in order.
-
-    Raises:
-        ValueError: If columns or ids differ, a value is not a number in [0, 1], or a column is constant: its rank
-            correlation does not exist, and the whole submission would fail. A single row is always constant; it passes.
+    Columns and ids must be those given, in order, and every value a number in [0, 1]. A constant column has no rank
+    correlation, and the whole submission would fail; a single row is always constant, and passes.
     """
     if list(frame.columns) != columns:
         missing = [name for name in columns if name not in frame.columns]

@@ -12,60 +12,22 @@ import pandas as pd
 import pyarrow as pa
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from questlib.artifacts import written_whole
-from questlib.config import refuse_outside, refuse_unknown
+from questlib.recipe import TextLayout
+from questlib.run_folder import written_whole
 from questlib.schema import TEXT_COLUMNS
 
 logger = logging.getLogger(__name__)
 
 # What each pass of a layout is made of. A pass's kind is its place in this tuple.
-LAYOUTS: dict[str, tuple[tuple[str, ...], ...]] = {
+PASSES: dict[str, tuple[tuple[str, ...], ...]] = {
     "joint": (TEXT_COLUMNS,),
     "pair": (("question_title", "question_body"), ("question_title", "answer")),
 }
+_INT8S, _INT32S = pa.list_(pa.int8()), pa.list_(pa.int32())
+_LISTS = {"input_ids": pa.list_(_INT32S), "token_type_ids": pa.list_(_INT8S), "kinds": _INT8S}
+_SCHEMA = pa.schema(_LISTS | {"length": pa.int32()})
 _ROWS_AT_A_TIME = 1_000
 _CACHE_FORMAT = "1"  # raised when the same text and layout begin to give other tokens
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextLayout:
-    """How a row's text becomes passes.
-
-    Args:
-        layout: "joint" puts title, body and answer in one pass; "pair" makes (title, body) and (title, answer).
-        separator: "special" puts the tokenizer's separator between the parts; "space" joins them to one text first.
-        max_length: Most tokens of a pass, special ones included.
-        title_tokens: Budget of the title.
-        body_share: Share of the rest that a joint pass gives to the body, in [0, 1]; the answer has what remains. A
-            budget that a part does not need goes to the others.
-        head_share: Share of a truncated part that is taken from its head, in [0, 1]; 1 cuts the tail off.
-        stride: Tokens that overlapping windows share; 0 truncates instead. Windows are passes of their own, averaged.
-        max_windows: Most windows of a pass.
-    """
-
-    layout: str
-    separator: str = "special"
-    max_length: int
-    title_tokens: int = 30
-    body_share: float = 0.5
-    head_share: float = 1.0
-    stride: int = 0
-    max_windows: int = 4
-
-    def __post_init__(self) -> None:
-        refuse_unknown([self.layout], known=LAYOUTS, what="layout")
-        refuse_unknown([self.separator], known=("special", "space"), what="separator")
-        refuse_outside(self.max_length, low=8, high=8192, what="max_length")
-        refuse_outside(self.title_tokens, low=1, high=self.max_length, what="title_tokens")
-        refuse_outside(self.body_share, low=0, high=1, what="body_share")
-        refuse_outside(self.head_share, low=0, high=1, what="head_share")
-        refuse_outside(self.stride, low=0, high=self.max_length // 2, what="stride")
-        refuse_outside(self.max_windows, low=1, high=64, what="max_windows")
-
-    @property
-    def n_kinds(self) -> int:
-        """How many kinds of passes a row has."""
-        return len(LAYOUTS[self.layout])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,17 +45,7 @@ class SpecialTokens:
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
-    """Load an encoder's tokenizer from its folder.
-
-    Args:
-        folder: A folder with the tokenizer's files.
-
-    Returns:
-        A tokenizer of the fast kind.
-
-    Raises:
-        ValueError: If there is none of that kind.
-    """
+    """Load an encoder's tokenizer from its folder; a ValueError if it is not of the fast kind."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(
@@ -103,51 +55,27 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
 
 
 def joint_lengths(frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
-    """Count the tokens of title, body and answer as one text, special tokens included.
-
-    Args:
-        frame: A table with nulls filled.
-        tokenizer: Counts the tokens.
-
-    Returns:
-        Token counts, shape (n_rows,).
-    """
-    outer = tokenizer.num_special_tokens_to_add()
+    """Count the tokens of each row's title, body and answer as one text, special tokens included."""
     counts = [
-        len(ids) + outer
+        len(ids)
         for start in range(0, len(frame), _ROWS_AT_A_TIME)
         for ids in _tokenize(_join(frame.iloc[start : start + _ROWS_AT_A_TIME], TEXT_COLUMNS), tokenizer)
     ]
-    return np.array(counts, dtype=np.int64)
+    return np.array(counts, dtype=np.int64) + tokenizer.num_special_tokens_to_add()
 
 
 def token_coverage(lengths: npt.NDArray, *, limits: tuple[int, ...] = (128, 256, 512)) -> dict[int, float]:
-    """Give the share of rows whose text fits each limit.
-
-    Args:
-        lengths: Tokens per row, shape (n_rows,).
-        limits: Numbers of tokens.
-
-    Returns:
-        A share in [0, 1] for each limit.
-    """
+    """Give the share of rows whose text fits each limit, in [0, 1]."""
     return {limit: float(np.mean(lengths <= limit)) for limit in limits}
 
 
 def encode_passes(
     frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, layout: TextLayout, *, cache_folder: Path
 ) -> datasets.Dataset:
-    """Tokenise a table into passes, kept on disk and memory-mapped.
+    """Tokenise a table with nulls filled into passes, memory-mapped from an Arrow file per text, tokenizer and layout.
 
-    Args:
-        frame: A table with nulls filled.
-        tokenizer: The encoder's tokenizer.
-        layout: How text becomes passes.
-        cache_folder: Holds one Arrow file per distinct text, tokenizer and layout; found again when all are the same.
-
-    Returns:
-        One row per row of the frame: `input_ids` and `token_type_ids` (a list per pass), `kinds` (one per pass) and
-        `length` (tokens of all passes).
+    Each row of the frame gives one row: `input_ids` and `token_type_ids` (a list per pass), `kinds` (one per pass) and
+    `length` (tokens of all passes).
     """
     key = hashlib.sha256(_CACHE_FORMAT.encode())
     key.update(pd.util.hash_pandas_object(frame[list(TEXT_COLUMNS)], index=False).to_numpy().tobytes())
@@ -158,16 +86,6 @@ def encode_passes(
         with written_whole(path) as temporary:
             _write_passes(temporary, frame, tokenizer, layout)
     return datasets.Dataset.from_file(str(path))
-
-
-_SCHEMA = pa.schema(
-    {
-        "input_ids": pa.list_(pa.list_(pa.int32())),
-        "token_type_ids": pa.list_(pa.list_(pa.int8())),
-        "kinds": pa.list_(pa.int8()),
-        "length": pa.int32(),
-    }
-)
 
 
 def _write_passes(path: Path, frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, layout: TextLayout) -> None:
@@ -184,7 +102,7 @@ def _encode_rows(
     frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, layout: TextLayout, special: SpecialTokens
 ) -> list[dict]:
     rows: list[dict] = [{"input_ids": [], "token_type_ids": [], "kinds": [], "length": 0} for _ in range(len(frame))]
-    for kind, columns in enumerate(LAYOUTS[layout.layout]):
+    for kind, columns in enumerate(PASSES[layout.layout]):
         texts = [_join(frame, columns)] if layout.separator == "space" else [frame[name].tolist() for name in columns]
         tokens = [_tokenize(column, tokenizer) for column in texts]
         for row, parts in zip(rows, zip(*tokens, strict=True), strict=True):
@@ -210,24 +128,16 @@ def find_special_tokens(tokenizer: PreTrainedTokenizerFast) -> SpecialTokens:
     first, second = (tokenizer(text, add_special_tokens=False)["input_ids"] for text in ("a", "b"))
     both = tokenizer("a", "b")["input_ids"]
     start = next(i for i in range(len(both)) if both[i : i + len(first)] == first)
-    after = start + len(first)
     end = next(i for i in range(len(both) - len(second), -1, -1) if both[i : i + len(second)] == second)
-    return SpecialTokens(prefix=both[:start], middle=both[after:end], suffix=both[end + len(second) :])
+    return SpecialTokens(prefix=both[:start], middle=both[start + len(first) : end], suffix=both[end + len(second) :])
 
 
 def build_passes(
     parts: list[list[int]], layout: TextLayout, special: SpecialTokens
 ) -> list[tuple[list[int], list[int]]]:
-    """Put the parts of one pass together, cut to length or spread over windows.
+    """Put the token ids of one pass's parts together, cut to `max_length` or spread over windows of that length.
 
-    Args:
-        parts: Token ids of each part, without special tokens.
-        layout: The budgets.
-        special: The tokenizer's special tokens.
-
-    Returns:
-        Token ids and token types of each pass, at most `max_length` long. The last part's type is 1 where there are
-        several parts.
+    Each pass is its token ids and token types. The last part's type is 1 where there are several parts.
     """
     budget = layout.max_length - special.n_outer - len(special.middle) * (len(parts) - 1)
     if not layout.stride:
@@ -266,5 +176,4 @@ def _cut(ids: list[int], limit: int, head_share: float) -> list[int]:
     if len(ids) <= limit:
         return ids
     n_head = round(limit * head_share)
-    n_tail = limit - n_head
-    return ids[:n_head] + ids[len(ids) - n_tail :]
+    return ids[:n_head] + ids[len(ids) - limit + n_head :]

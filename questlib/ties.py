@@ -29,7 +29,6 @@ questions (bench/ties.py), the charge in standard errors keeps the middle of a c
 """
 
 import json
-from collections.abc import Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -37,9 +36,9 @@ import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 from scipy.sparse import csr_array
 
+from questlib.metrics import Questions
+from questlib.ranks import FloatArray
 from questlib.segmentation import best_segments
-
-FloatArray = npt.NDArray[np.float64]
 
 # Boundaries between cells: evenly spaced over the rows, and geometric towards both ends, where rare ratings live.
 _EVEN_CELLS, _TAIL_CELLS = 128, 24
@@ -72,31 +71,11 @@ class RankTies:
     def __init__(
         self, *, caution: float = 0.5, least_gain: float = 0.004, n_resamples: int = 100, seed: int = 0
     ) -> None:
-        self.caution = caution
-        self.least_gain = least_gain
-        self.n_resamples = n_resamples
-        self.seed = seed
+        self.caution, self.least_gain = caution, least_gain
+        self.n_resamples, self.seed = n_resamples, seed
 
-    def fit(
-        self,
-        predictions: npt.ArrayLike,
-        targets: npt.ArrayLike,
-        *,
-        questions: Sequence[object] | npt.NDArray | None = None,
-    ) -> Self:
-        """Learn which runs to tie, best from out-of-fold predictions.
-
-        Args:
-            predictions: Scores, shape (n_rows, n_targets).
-            targets: Ratings, same shape.
-            questions: The question of each row, shape (n_rows,); without it every row is a question.
-
-        Returns:
-            The fitted estimator.
-
-        Raises:
-            ValueError: If shapes differ, there are no rows, or a value is not finite.
-        """
+    def fit(self, predictions: npt.ArrayLike, targets: npt.ArrayLike, *, questions: Questions | None = None) -> Self:
+        """Learn which runs to tie, best from out-of-fold predictions; without questions every row is one."""
         predicted, true = _checked("predictions", predictions), _checked("targets", targets)
         if predicted.shape != true.shape or not len(predicted):
             raise ValueError(
@@ -111,15 +90,9 @@ class RankTies:
         # A Poisson count per question is a bootstrap of questions.
         counts = np.random.default_rng(self.seed).poisson(1.0, (self.n_resamples, len(n_rows)))
         resamples = np.ascontiguousarray(counts.T, dtype=np.float32)  # (n_questions, n_resamples)
-        columns = [
-            _cut_column(predicted[:, column], true[:, column], weights, question, resamples)
-            for column in range(true.shape[1])
-        ]
-        runs = self._choose_runs(columns, n_questions=len(n_rows)) if columns else []
-        self.intervals_ = [
-            [_interval(column, start, stop) for start, stop in chosen]
-            for column, chosen in zip(columns, runs, strict=True)
-        ]
+        columns = [_cut_column(*pair, weights, question, resamples) for pair in zip(predicted.T, true.T, strict=True)]
+        chosen = self._choose_runs(columns, n_questions=len(n_rows)) if columns else []
+        self.intervals_ = [[_interval(cut, *run) for run in runs] for cut, runs in zip(columns, chosen, strict=True)]
         return self
 
     def _choose_runs(self, columns: list["_Column"], *, n_questions: int) -> list[list[tuple[int, int]]]:
@@ -142,18 +115,7 @@ class RankTies:
         return best_segments(gain, spread, left_gain, left_spread)
 
     def transform(self, predictions: npt.ArrayLike) -> FloatArray:
-        """Give each tied run its common value; all else stays as it is.
-
-        Args:
-            predictions: Scores, shape (n_rows, n_targets).
-
-        Returns:
-            The tied scores, same shape, in [0, 1] where predictions are.
-
-        Raises:
-            RuntimeError: If called before `fit`.
-            ValueError: If the number of columns is not that of `fit`, or a value is not finite.
-        """
+        """Give each tied run its common value, in [0, 1] where predictions are; all else stays as it is."""
         if not hasattr(self, "intervals_"):
             raise RuntimeError("RankTies must be fitted before it transforms, however: fit was not called; call fit")
         predicted = _checked("predictions", predictions)
@@ -173,10 +135,7 @@ class RankTies:
         """Write what was set and learned as JSON; an open end of an interval is null."""
         if not hasattr(self, "intervals_"):
             raise RuntimeError("RankTies must be fitted before it is saved, however: fit was not called; call fit")
-        intervals = [
-            [[end if np.isfinite(end) else None for end in interval] for interval in column]
-            for column in self.intervals_
-        ]
+        intervals = [[[end if np.isfinite(end) else None for end in run] for run in runs] for runs in self.intervals_]
         settings = {name: value for name, value in vars(self).items() if not name.endswith("_")}
         return json.dumps({"settings": settings, "intervals": intervals})
 
@@ -213,11 +172,7 @@ class _Column(NamedTuple):
 
 
 def _cut_column(
-    predicted: FloatArray,
-    true: FloatArray,
-    weights: FloatArray,
-    question: npt.NDArray[np.int64],
-    resamples: npt.NDArray[np.float32],
+    predicted: FloatArray, true: FloatArray, weights: FloatArray, question: npt.NDArray, resamples: npt.NDArray
 ) -> _Column:
     n_rows = len(predicted)
     order = np.argsort(predicted, kind="stable")
@@ -231,7 +186,6 @@ def _cut_column(
     midway = under + (above - under) / 2
     inner = np.where(rows == 0, -np.inf, np.where(midway > under, midway, above))
     thresholds = np.concatenate([[-np.inf], inner, [np.inf]])
-
     sorted_weights = weights[order]
     rank = _centred_unit_ranks(true, weights)[order]
 

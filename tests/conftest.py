@@ -1,13 +1,24 @@
 import random
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pytest
 from hypothesis import settings
 
+from questlib.clock import Clock
+from questlib.data import Tables, assign_folds, question_of, read_tables
+from questlib.recipe import LexicalRecipe, Recipe
 from questlib.schema import ID, INPUT_COLUMNS, QUESTION, TARGETS, UNUSED_COLUMNS
+
+if TYPE_CHECKING:
+    from questlib.batches import QuestRows
+    from questlib.model import QuestModel
 
 # The same examples each time, so that a failure is the change's; no deadline, because machines differ.
 settings.register_profile("questlib", deadline=None, derandomize=True, max_examples=60)
@@ -98,3 +109,74 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     import toy
 
     return toy.write_encoder(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture
+def easy_rows(toy_frame: pd.DataFrame, encoder_folder: Path, tmp_path: Path) -> "QuestRows":
+    """The toy table's rows as a model reads them, with texts and ratings that a few steps learn."""
+    import toy
+
+    return toy.build_easy_rows(toy_frame, encoder_folder, cache_folder=tmp_path / "cache")
+
+
+@pytest.fixture
+def toy_model(encoder_folder: Path, easy_rows: "QuestRows") -> "QuestModel":
+    """A model with the toy body, for the easy rows."""
+    import toy
+
+    return toy.build_model(encoder_folder, easy_rows)
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A run on the toy tables: what it was given and what it left."""
+
+    tables: Tables
+    recipe: Recipe
+    run_folder: Path
+    submission: pd.DataFrame
+
+    @property
+    def fold_of_row(self) -> npt.NDArray[np.intp]:
+        questions = question_of(self.tables.train)
+        return assign_folds(questions, split=self.recipe.split, folds=self.recipe.folds, seed=self.recipe.seed)
+
+
+@pytest.fixture
+def train_toy(toy_folder: Path, tmp_path: Path) -> Callable[..., Trained]:
+    """Train a recipe on the toy tables."""
+
+    def train(recipe: Recipe, **options: Any) -> Trained:  # noqa: ANN401
+        from questlib.folds import train_members
+
+        tables, run_folder = read_tables(str(toy_folder)), tmp_path / "run"
+        submission = train_members(
+            tables, recipe, run_folder=run_folder, cache_folder=tmp_path / "cache", clock=Clock(run_folder), **options
+        )
+        return Trained(tables, recipe, run_folder, submission)
+
+    return train
+
+
+@pytest.fixture
+def toy_recipe(encoder_folder: Path) -> Recipe:
+    """A transformer and the lexical model, two folds of three each."""
+    import toy
+
+    return Recipe(members=(toy.build_recipe(encoder_folder), LexicalRecipe(folds_to_train=2)), folds=3)
+
+
+@pytest.fixture
+def lexical_recipe() -> Recipe:
+    """The lexical model alone, two folds of three."""
+    return Recipe(members=(LexicalRecipe(folds_to_train=2),), folds=3)
+
+
+@pytest.fixture
+def trained(train_toy: Callable[..., Trained], toy_recipe: Recipe) -> Trained:
+    return train_toy(toy_recipe)
+
+
+@pytest.fixture
+def trained_lexical(train_toy: Callable[..., Trained], lexical_recipe: Recipe) -> Trained:
+    return train_toy(lexical_recipe)

@@ -9,26 +9,19 @@ import sys
 from pathlib import Path
 
 import conftest
-import numpy as np
 import torch
 import toy
 
-from questlib.batches import PassCollator, QuestRows
-from questlib.data import fill_nulls
-from questlib.inference import predict
-from questlib.model import QuestModel
-from questlib.text import TextLayout, encode_passes, load_tokenizer
-from questlib.training import Stage, TrainingSettings, fit_stages
+from questlib.batches import PassCollator
+from questlib.model.prediction import predict
+from questlib.recipe import Stage, TrainingSettings
+from questlib.training import fit_stages
 
 encoder_folder, out = Path(sys.argv[1]), Path(sys.argv[2])
 rank = os.environ.get("RANK", "0")
-frame = fill_nulls(conftest.make_frame(conftest.QUESTION_OF_ROW, first_id=10, seed=1)).iloc[:16]
-frame, targets = toy.give_easy_texts(frame)
-layout = TextLayout(layout="pair", max_length=32, title_tokens=8)
-passes = encode_passes(frame, load_tokenizer(encoder_folder), layout, cache_folder=out / "cache")
-rows = QuestRows(passes, np.zeros((len(frame), 1), dtype=np.float32), targets=targets)
-torch.manual_seed(0)
-model = QuestModel.from_encoder(encoder_folder, n_kinds=2, metadata_width=1)
+frame = conftest.make_frame(conftest.QUESTION_OF_ROW, first_id=10, seed=1).iloc[:16]
+rows = toy.build_easy_rows(frame, encoder_folder, cache_folder=out / "cache")
+model = toy.build_model(encoder_folder, rows)
 for module in model.modules():
     if isinstance(module, torch.nn.Dropout):
         module.p = 0.0

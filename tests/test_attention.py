@@ -5,8 +5,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import AutoModel, BertConfig
 
-from questlib import attention
-from questlib.attention import attend_by_pass, read_first_alone
+from questlib.cpu import attention
+from questlib.cpu.attention import attend_by_pass, read_first_alone
 
 SHAPE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=50)
 LENGTHS = torch.tensor([17, 3, 9])

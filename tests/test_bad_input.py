@@ -208,6 +208,20 @@ def test_run_refuses_an_encoder_that_is_nowhere(refuse: Callable[..., str], toy_
             "unknown profile: 'smaple' (did you mean 'sample'?); known: cpu, kaggle, sample, seed",
         ),
         (["-p", "folds_to_trian", "1"], "unknown parameter: 'folds_to_trian' (did you mean 'folds_to_train'?)"),
+        (
+            ["-p", "members.transfomer.seed", "1"],
+            "unknown entry in members.transfomer.seed: 'transfomer' (did",
+        ),
+        (["-p", "stages.full.epochz", "1"], "unknown field of recipe.members[0].stages[0]: 'epochz' (did you mean"),
+        (
+            ["-p", "learning_rate", "1e-5"],
+            "unknown parameter: 'learning_rate' is a field of a stage; name it",
+        ),
+        (["-p", "pooling", "mena"], "recipe.members[0].model: unknown pooling: 'mena' (did you mean 'mean'"),
+        (
+            ["-p", "members", "[{name: a, kind: lexical, pooling: cls}]"],
+            "unknown parameter of lexical member 'a': 'pooling'",
+        ),
         (["-p", "use_internet", "False"], "parameter use_internet must be of type bool, however: 'False'"),
         (["-p", "batch_size", "2.5"], "parameter batch_size must be of type int, however: 2.5"),
         (["-p", "threshold", "NaN"], "parameter threshold must be of type float, however: 'NaN'"),
@@ -345,5 +359,5 @@ def test_predict_refuses_a_run_folder_without_a_fold(refuse: Callable[..., str],
     message = refuse("predict", toy_folder, toy_folder / "test.csv", here / "out.csv")
     assert (
         message
-        == f"questlib predict: {toy_folder} must hold a trained fold (fold-*/metadata.json), however it holds none"
+        == f"questlib predict: {toy_folder} must hold ensemble.json, however it does not; name a finished run's folder"
     )

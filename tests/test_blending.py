@@ -115,3 +115,13 @@ def test_blend_refuses_what_it_cannot_read() -> None:
         Blend().to_json()
     with pytest.raises(ValueError, match=r"scores.shape=\(1, 20, 4\), self.weights_.shape=\(2, 4\)"):
         Blend().fit(models, targets).transform(models[:1])
+
+
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1), (9, 1, 1, 1, 1, 1), (2, 2, 2, 2, 2, 2, 2)])
+def test_few_questions_are_blended_as_far_as_they_tell_anything(sizes: tuple[int, ...]) -> None:
+    questions = np.repeat(np.arange(len(sizes)), sizes)
+    generator = np.random.default_rng(0)
+    targets = generator.random((len(questions), 3))
+    blend = Blend().fit([targets, generator.random(targets.shape)], targets, questions=questions)
+    assert np.isfinite(blend.weights_).all()
+    assert blend.trust_.sum() == pytest.approx(1)

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from questlib import clock
-from questlib.artifacts import TIMELINE, read_json
+from questlib.run_folder import TIMELINE, read_json
 
 
 @pytest.fixture

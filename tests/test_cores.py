@@ -4,16 +4,15 @@ import resource
 import numpy as np
 import pytest
 import torch
-import toy
 from torch.nn import functional
 
-from questlib.batches import PassCollator, QuestRows, split_batch
-from questlib.cores import OwnDropout, map_on_cores
-from questlib.data import fill_nulls
-from questlib.inference import predict
+from questlib.batches import PassCollator
+from questlib.cpu.cores import OwnDropout, map_on_cores
+from questlib.cpu.step import split_batch
 from questlib.model import QuestModel
-from questlib.text import TextLayout, encode_passes, load_tokenizer
-from questlib.training import Stage, TrainingSettings, fit_stages
+from questlib.model.prediction import predict
+from questlib.recipe import Stage, TrainingSettings
+from questlib.training import fit_stages
 
 CPU = torch.device("cpu")
 COLLATOR = PassCollator(pad_token_id=0)
@@ -28,16 +27,14 @@ def n_cores(request):
 
 
 @pytest.fixture
-def rows(toy_frame, encoder_folder, tmp_path):
-    frame, targets = toy.give_easy_texts(fill_nulls(toy_frame))
-    layout = TextLayout(layout="pair", max_length=32, title_tokens=8)
-    passes = encode_passes(frame, load_tokenizer(encoder_folder), layout, cache_folder=tmp_path / "cache")
-    return QuestRows(passes, np.zeros((len(frame), 1), np.float32), targets=targets)
+def rows(easy_rows):
+    return easy_rows
 
 
 def train(encoder_folder, rows, tmp_path, *, dropout, accumulation=1):
     torch.manual_seed(0)
-    model = QuestModel.from_encoder(encoder_folder, n_kinds=2, metadata_width=1, attention_dropout=dropout)
+    width = rows.metadata.shape[1]
+    model = QuestModel.from_encoder(encoder_folder, n_kinds=2, metadata_width=width, attention_dropout=dropout)
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout
@@ -79,7 +76,7 @@ def test_an_error_in_one_part_is_raised_and_leaves_the_number_of_threads(n_cores
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_prediction_is_the_same_on_any_number_of_cores(precision, n_cores, encoder_folder, rows):
     torch.manual_seed(0)
-    model = QuestModel.from_encoder(encoder_folder, n_kinds=2, metadata_width=1)
+    model = QuestModel.from_encoder(encoder_folder, n_kinds=2, metadata_width=rows.metadata.shape[1])
     found = predict(model, rows, COLLATOR, batch_size=4, precision=precision)
     torch.set_num_threads(1)
     expected = predict(model, rows, COLLATOR, batch_size=len(rows), precision=precision)
@@ -91,7 +88,7 @@ def test_training_takes_the_steps_of_the_whole_batch(
     accumulation, n_cores, encoder_folder, rows, tmp_path, monkeypatch
 ):
     found, ours = train(encoder_folder, rows, tmp_path, dropout=0.0, accumulation=accumulation)
-    monkeypatch.delattr("questlib.trainer.QuestTrainer.training_step")
+    monkeypatch.delattr("questlib.training.trainer.QuestTrainer.training_step")
     expected, plain = train(encoder_folder, rows, tmp_path, dropout=0.0, accumulation=accumulation)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
     # Adam turns the smallest gradients into whole steps, so weights are compared by what they predict.

@@ -1,10 +1,10 @@
-import inspect
+from pathlib import Path
 
 import pytest
 import torch
 
 from questlib import devices
-from questlib.devices import pick_device, pick_devices, pick_precision
+from questlib.devices import keep_precision, pick_device, pick_devices, pick_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -81,17 +81,48 @@ def test_precision_that_is_unknown_is_refused_with_the_nearest() -> None:
         pick_precision("bf61", CPU)
 
 
-@pytest.mark.parametrize(("half", "full", "expected"), [(1.0, 2.0, True), (1.0, 1.1, False), (5.0, 1.0, False)])
-def test_cpu_has_a_format_when_it_is_clearly_faster_in_it(
-    monkeypatch: pytest.MonkeyPatch, half: float, full: float, expected: bool
+@pytest.mark.parametrize(("bf16", "amx"), [(True, False), (False, True), (False, False)])
+def test_a_cpu_has_bf16_when_the_processor_says_so_however_busy_it_is(
+    monkeypatch: pytest.MonkeyPatch, bf16: bool, amx: bool
 ) -> None:
-    monkeypatch.setattr(devices, "_product_seconds", {torch.bfloat16: half, torch.float32: full}.__getitem__)
-    assert inspect.unwrap(devices._cpu_has_bf16)() is expected
+    monkeypatch.setattr(devices.platform, "machine", lambda: "x86_64")
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: bf16)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
+    monkeypatch.setattr(devices, "_cpu_has_bf16", devices._cpu_has_bf16.__wrapped__)
+    assert pick_precision("auto", CPU) == ("bf16" if bf16 or amx else "fp32")
 
 
-def test_precision_of_this_cpu_is_found_by_a_real_product() -> None:
-    assert pick_precision("auto", CPU) in ("bf16", "fp32")
-    assert devices._product_seconds(torch.float32) > 0
+def test_precision_of_this_cpu_is_the_one_its_flags_name() -> None:
+    path = Path("/proc/cpuinfo")
+    if not path.is_file() or devices.platform.machine() != "x86_64":
+        pytest.skip("there are no flags to read")
+    flags = next(line for line in path.read_text().splitlines() if line.startswith("flags")).split()
+    assert (pick_precision("auto", CPU) == "bf16") == bool({"avx512_bf16", "amx_tile"} & set(flags))
+
+
+@pytest.mark.parametrize(
+    ("trained", "device", "own", "expected"),
+    [
+        ("bf16", CPU, "bf16", "bf16"),
+        ("bf16", CPU, "fp32", "fp32"),
+        ("fp32", CPU, "bf16", "fp32"),
+        ("fp16", CPU, "fp32", "fp32"),
+        ("fp16", GPU, "bf16", "fp16"),
+        ("bf16", GPU, "fp16", "fp16"),
+        ("fp32", GPU, "fp16", "fp32"),
+    ],
+)
+def test_what_was_trained_in_a_precision_predicts_in_it_where_the_device_has_it(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    trained: str,
+    device: torch.device,
+    own: str,
+    expected: str,
+) -> None:
+    monkeypatch.setattr(devices, "pick_precision", lambda *_: own)
+    assert keep_precision(trained, device) == expected
+    assert bool(caplog.messages) == (trained != expected)
 
 
 @pytest.mark.gpu

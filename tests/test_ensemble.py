@@ -1,10 +1,9 @@
 import numpy as np
 import pytest
 
-from questlib.artifacts import SCORES, read_json, write_json
-from questlib.data import assign_folds, question_of, read_tables
-from questlib.ensemble import Ensemble, FoldPredictions, combine_models, score_nested, train_lexical
+from questlib.ensemble import Ensemble
 from questlib.schema import TARGETS
+from questlib.scores import score_nested
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +15,7 @@ def material() -> dict:
     targets = positive * generator.choice([0.5, 1.0], (n_rows, 30))
     noise = generator.random((n_rows, 30))
     return {
-        "models": {"good": np.clip(0.6 * positive + 0.3 * noise, 0, 1), "weak": generator.random((n_rows, 30))},
+        "members": {"good": np.clip(0.6 * positive + 0.3 * noise, 0, 1), "weak": generator.random((n_rows, 30))},
         "targets": targets,
         "questions": np.array([f"q{row // 2}" for row in range(n_rows)]),
         "hosts": np.array(["a.org", "b.org"] * (n_rows // 2)),
@@ -50,7 +49,7 @@ def test_nothing_is_scored_on_what_it_was_fitted_on(material, monkeypatch):
 
 
 def test_state_is_json_and_transforms_alike(material):
-    models = list(material["models"].values())
+    models = material["members"]
     learned = {name: material[name] for name in ("targets", "questions", "hosts")}
     ensemble = Ensemble().fit(models, **learned)
     loaded = Ensemble.from_json(ensemble.to_json())
@@ -59,32 +58,12 @@ def test_state_is_json_and_transforms_alike(material):
     )
 
 
-def test_models_are_combined_for_the_test_and_scores_gain_nested(toy_folder, tmp_path):
-    tables = read_tables(str(toy_folder))
-    fold_of_row = assign_folds(question_of(tables.train), split="question", folds=4, seed=0)
-    lexical = train_lexical(tables, fold_of_row=fold_of_row, folds_to_train=4, run_folder=tmp_path)
-    assert lexical.known.all()
-    other = FoldPredictions(
-        out_of_fold=np.random.default_rng(0).random(lexical.out_of_fold.shape), fold_of_row=fold_of_row,
-        test=np.random.default_rng(1).random(lexical.test.shape),
-    )  # fmt: skip
-    write_json(tmp_path / SCORES, {"raw": 1})
-    tied = combine_models(tables, {"lexical": lexical, "other": other}, run_folder=tmp_path)
-    assert tied.shape == (len(tables.test), 30)
-    assert ((tied >= 0) & (tied <= 1)).all()
-    assert (np.ptp(tied, axis=0) > 0).all()
-    scores = read_json(tmp_path / SCORES)
-    assert scores["raw"] == 1
-    assert list(scores["nested"]["scores"]) == ["lexical", "other", "blended", "tied"]
-
-
-def test_lexical_folds_never_see_the_rows_they_predict(toy_folder, tmp_path):
-    tables = read_tables(str(toy_folder))
-    fold_of_row = assign_folds(question_of(tables.train), split="question", folds=4, seed=0)
-    one = train_lexical(tables, fold_of_row=fold_of_row, folds_to_train=1, run_folder=tmp_path)
-    assert np.array_equal(one.known, fold_of_row == 0)
-    changed = tables.train.copy()
-    changed.loc[fold_of_row == 0, list(TARGETS)] = 0.0
-    object.__setattr__(tables, "train", changed)
-    again = train_lexical(tables, fold_of_row=fold_of_row, folds_to_train=1, run_folder=tmp_path)
-    assert np.array_equal(again.out_of_fold, one.out_of_fold, equal_nan=True)
+def test_members_are_known_by_name_whatever_their_order(material):
+    members = material["members"]
+    learned = {name: material[name] for name in ("targets", "questions", "hosts")}
+    ensemble = Ensemble().fit(members, **learned)
+    turned = dict(reversed(members.items()))
+    hosts = material["hosts"]
+    assert np.array_equal(ensemble.transform(turned, hosts=hosts), ensemble.transform(members, hosts=hosts))
+    with pytest.raises(KeyError, match="weak"):
+        ensemble.transform({"good": members["good"]}, hosts=hosts)

@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from questlib import explore
+from questlib.data import fill_nulls
 from questlib.schema import TARGETS
 
 SAMPLE = Path(__file__).parents[1] / "notebooks" / "sample"
@@ -27,12 +28,13 @@ def test_table() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def figures(train: pd.DataFrame, test_table: pd.DataFrame) -> dict[str, Figure]:
+def figures(train: pd.DataFrame, test_table: pd.DataFrame, encoder_folder: Path) -> dict[str, Figure]:
     return {
         "nulls": explore.plot_nulls(NULLS),
         "memory": explore.plot_memory(train),
         "categories_and_hosts": explore.plot_categories_and_hosts(train, test_table),
         "repeats": explore.plot_repeats(train),
+        "coverage": explore.plot_coverage(fill_nulls(train), str(encoder_folder)),
         "lengths": explore.plot_lengths(LENGTHS, coverage=COVERAGE),
         "targets": explore.plot_targets(train),
         "target_correlations": explore.plot_target_correlations(train),
@@ -45,7 +47,7 @@ def test_figures_are_one_per_function(figures: dict[str, Figure]) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["nulls", "memory", "categories_and_hosts", "repeats", "lengths", "targets", "target_correlations"],
+    ["nulls", "memory", "categories_and_hosts", "repeats", "coverage", "lengths", "targets", "target_correlations"],
 )
 def test_figure_cuts_nothing_off_and_titles_its_bars(figures: dict[str, Figure], name: str) -> None:
     figure = figures[name]

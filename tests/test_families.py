@@ -5,10 +5,11 @@ import toy
 
 from questlib.batches import PassCollator, QuestRows
 from questlib.data import fill_nulls
-from questlib.inference import predict
 from questlib.model import QuestModel
-from questlib.text import TextLayout, encode_passes, load_tokenizer
-from questlib.training import Stage, TrainingSettings, fit_stages
+from questlib.model.prediction import predict
+from questlib.recipe import Stage, TextLayout, TrainingSettings
+from questlib.text import encode_passes, load_tokenizer
+from questlib.training import fit_stages
 
 STAGES = [
     Stage(name="full", trainable=("*",), epochs=6, learning_rate=2e-3, head_learning_rate=1e-2),

@@ -5,127 +5,185 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+import toy
 
-from questlib.artifacts import read_json
-from questlib.clock import Clock
-from questlib.data import question_of, read_tables
-from questlib.folds import Recipe, train_folds
-from questlib.inference import predict_table, predict_transformer
+from questlib.data import question_of
+from questlib.inference import predict_member, predict_table
+from questlib.members.lexical import LexicalMember
 from questlib.metrics import score_predictions
+from questlib.recipe import LexicalRecipe, ModelOptions, Recipe, TextLayout
+from questlib.run_folder import fold_folder, read_json
 from questlib.schema import TARGETS
-from questlib.text import TextLayout
-from questlib.training import Stage, TrainingSettings
-
-RECIPE = Recipe(
-    layout=TextLayout(layout="pair", max_length=32, title_tokens=8),
-    metadata={"n_hosts": 2},
-    model={"pooling": "mean"},
-    stages=[Stage(name="full", trainable=("*",), epochs=1, learning_rate=1e-3, head_learning_rate=1e-2)],
-    settings=TrainingSettings(batch_size=4, precision="fp32"),
-    folds=3,
-    folds_to_train=2,
-    stop_share=0.3,
-)
 
 
-@pytest.fixture
-def train(toy_folder, encoder_folder, tmp_path):
-    def run(recipe: Recipe, devices=None):
-        run_folder = tmp_path / "run"
-        tables = read_tables(str(toy_folder))
-        predictions = train_folds(
-            tables, recipe, encoder_folder=encoder_folder, run_folder=run_folder, cache_folder=tmp_path / "cache",
-            clock=Clock(run_folder), devices=devices,
-        )  # fmt: skip
-        return tables, predictions, run_folder
-
-    return run
+def folders_of(run_folder, member, folds=(0, 1)):
+    return [fold_folder(run_folder, member, fold) for fold in folds]
 
 
-def test_folds_predict_the_rows_they_never_saw_and_the_run_folder_alone_predicts_again(train, tmp_path):
-    tables, predictions, run_folder = train(RECIPE)
-    questions = question_of(tables.train)
+def test_folds_predict_the_rows_they_never_saw_and_the_run_folder_alone_predicts_again(trained, tmp_path):
+    tables, run_folder, submission = trained.tables, trained.run_folder, trained.submission
+    questions, fold_of_row = question_of(tables.train), trained.fold_of_row
     for fold in range(3):
-        assert not set(questions[predictions.fold_of_row == fold]) & set(questions[predictions.fold_of_row != fold])
-    known = ~np.isnan(predictions.out_of_fold).any(axis=1)
-    assert np.array_equal(known, predictions.fold_of_row < RECIPE.folds_to_train)
-    again = predict_transformer(run_folder, tables.test, cache_folder=tmp_path / "elsewhere")
-    np.testing.assert_allclose(again, predictions.test, atol=1e-6)
-    first = predict_transformer(run_folder, tables.train, cache_folder=tmp_path / "elsewhere")
-    assert first.shape == (len(tables.train), 30)
+        assert not set(questions[fold_of_row == fold]) & set(questions[fold_of_row != fold])
+    for member in ("toy", "lexical"):
+        for fold, folder in enumerate(folders_of(run_folder, member)):
+            out_of_fold = pd.read_csv(folder / "out_of_fold.csv")
+            assert out_of_fold["qa_id"].tolist() == tables.train["qa_id"][fold_of_row == fold].tolist()
+            assert set(out_of_fold["fold"]) == {fold}
+    again = predict_table(run_folder, tables.test, cache_folder=tmp_path / "elsewhere")
+    assert np.array_equal(again, submission[list(TARGETS)].to_numpy())
+    assert predict_table(run_folder, tables.train, cache_folder=tmp_path / "elsewhere").shape == (20, 30)
 
 
-def test_test_predictions_are_averaged_over_folds(train, tmp_path):
-    tables, predictions, run_folder = train(RECIPE)
-    alone = []
-    for fold in range(2):
-        other = run_folder / f"fold-{1 - fold}"
-        hidden = other.rename(tmp_path / "hidden")
-        alone.append(predict_transformer(run_folder, tables.test, cache_folder=tmp_path / "cache"))
-        hidden.rename(other)
-    assert not np.allclose(alone[0], alone[1])
-    np.testing.assert_allclose(predictions.test, np.mean(alone, axis=0), atol=1e-6)
+def test_every_member_sees_the_same_folds(trained):
+    for fold in (0, 1):
+        folders = [fold_folder(trained.run_folder, member, fold) for member in ("toy", "lexical")]
+        first, second = (pd.read_csv(folder / "out_of_fold.csv")["qa_id"].tolist() for folder in folders)
+        assert first == second
 
 
-def test_encoders_are_fitted_on_the_training_fold_only(train):
-    tables, predictions, run_folder = train(replace(RECIPE, metadata={"n_hosts": 100}))
-    for fold in range(2):
-        state = json.loads((run_folder / f"fold-{fold}" / "metadata.json").read_text())["state"]
-        outside = set(tables.train["host"][predictions.fold_of_row != fold])
-        assert set(state["hosts_"]) <= outside
+def test_test_predictions_are_averaged_over_folds(trained, tmp_path):
+    folders = folders_of(trained.run_folder, "toy")
+    first, second = (predict_member([each], trained.tables.test, cache_folder=tmp_path) for each in folders)
+    assert not np.allclose(first, second)
+    both = predict_member(folders, trained.tables.test, cache_folder=tmp_path)
+    np.testing.assert_allclose(both, (first + second) / 2, atol=1e-12)
+    kept = [pd.read_csv(each / "test_predictions.csv", float_precision="round_trip") for each in folders]
+    assert np.array_equal(kept[0][list(TARGETS)], first)
+    assert np.array_equal(kept[1][list(TARGETS)], second)
 
 
-def test_run_folder_holds_config_history_predictions_and_scores(train):
-    tables, predictions, run_folder = train(RECIPE)
-    assert read_json(run_folder / "config.json")["layout"]["max_length"] == 32
-    history = read_json(run_folder / "history.json")
-    assert {record["fold"] for record in history} == {0, 1}
-    out_of_fold = pd.read_csv(run_folder / "out_of_fold.csv")
-    known = predictions.fold_of_row < 2
-    assert out_of_fold["qa_id"].tolist() == tables.train["qa_id"][known].tolist()
-    np.testing.assert_allclose(out_of_fold[list(TARGETS)], predictions.out_of_fold[known])
-    scores = read_json(run_folder / "scores.json")
-    expected = score_predictions(
-        predictions.out_of_fold[known],
-        tables.train.loc[known, list(TARGETS)].to_numpy(),
-        questions=question_of(tables.train)[known],
-    )
-    assert scores["raw"]["one_row_per_question"] == expected
-    assert [fold["fold"] for fold in scores["raw"]["by_fold"]] == [0, 1]
-    assert not scores["leaks"]
+def test_run_folder_holds_recipe_members_ensemble_and_scores(trained):
+    run_folder = trained.run_folder
+    assert {path.name for path in run_folder.iterdir()} == {
+        "recipe.json", "members", "ensemble.json", "blended_out_of_fold.csv", "scores.json", "timeline.json",
+        "submission.csv",
+    }  # fmt: skip
+    assert Recipe.from_dict(read_json(run_folder / "recipe.json")) == trained.recipe
+    common = {"recipe.json", "out_of_fold.csv", "test_predictions.csv", "history.json", "done.json"}
+    own = {
+        "toy": {"config.json", "model.safetensors", "transformer.json", "tokenizer"},
+        "lexical": {"lexical.json", "lexical.safetensors"},
+    }
+    for member, names in own.items():
+        for folder in folders_of(run_folder, member):
+            assert {path.name for path in folder.iterdir()} == common | names
+            assert set(read_json(folder / "done.json")["files"]) >= (common | names) - {"done.json", "tokenizer"}
+    ensemble = read_json(run_folder / "ensemble.json")
+    assert ensemble["members"] == ["toy", "lexical"]
+    assert ensemble["folds"] == {"toy": [0, 1], "lexical": [0, 1]}
+    assert read_json(folders_of(run_folder, "toy")[0] / "history.json")
     steps = [step["step"] for step in read_json(run_folder / "timeline.json")["steps"]]
-    assert steps == ["tokenise", "fold 0", "fold 1"]
+    assert steps == [
+        "lexical, fold 0", "lexical, fold 1", "submission of lexical", "toy, fold 0", "toy, fold 1",
+        "submission of toy, lexical",
+    ]  # fmt: skip
 
 
-def test_random_split_says_that_it_leaks(train, caplog):
+def test_scores_of_every_member_are_those_of_its_files(trained):
+    scores = read_json(trained.run_folder / "scores.json")
+    assert not scores["leaks"]
+    truth = trained.tables.train.set_index("qa_id")
+    for member in ("toy", "lexical"):
+        predicted = pd.concat(
+            pd.read_csv(each / "out_of_fold.csv", float_precision="round_trip")
+            for each in folders_of(trained.run_folder, member)
+        ).set_index("qa_id")
+        rows = truth.loc[[each for each in truth.index if each in predicted.index]]
+        expected = score_predictions(
+            predicted.loc[rows.index, list(TARGETS)].to_numpy(), rows[list(TARGETS)].to_numpy(),
+            questions=question_of(rows),
+        )  # fmt: skip
+        assert scores["raw"][member]["one_row_per_question"] == expected
+        assert [fold["fold"] for fold in scores["raw"][member]["by_fold"]] == [0, 1]
+    assert list(scores["nested"]["scores"]) == ["toy", "lexical", "blended", "tied"]
+
+
+def test_random_split_says_that_it_leaks(train_toy, lexical_recipe, caplog):
     with caplog.at_level(logging.WARNING):
-        _, _, run_folder = train(replace(RECIPE, split="random", folds_to_train=1))
+        trained = train_toy(replace(lexical_recipe, split="random"))
     assert "split=random leaks" in caplog.text
-    scores = read_json(run_folder / "scores.json")
+    scores = read_json(trained.run_folder / "scores.json")
     assert scores["leaks"]
     assert "LEAKS" in scores["protocol"]
 
 
-def test_without_a_stop_share_every_row_of_the_fold_is_learned_from(train):
-    _, _, run_folder = train(replace(RECIPE, stop_share=0, folds_to_train=1))
-    assert not [record for record in read_json(run_folder / "history.json") if "eval_spearman" in record]
+def test_members_may_be_trained_on_different_numbers_of_folds(train_toy, lexical_recipe, tmp_path):
+    members = (LexicalRecipe(name="all", folds_to_train=3), LexicalRecipe(name="few", folds_to_train=2, alpha=3.0))
+    trained = train_toy(replace(lexical_recipe, members=members))
+    scores = read_json(trained.run_folder / "scores.json")
+    assert scores["raw"]["all"]["all_rows"]["n_rows"] == 20
+    n_common = int((trained.fold_of_row < 2).sum())
+    assert scores["raw"]["few"]["all_rows"]["n_rows"] == n_common
+    blended = pd.read_csv(trained.run_folder / "blended_out_of_fold.csv")
+    assert len(blended) == n_common
+    again = predict_table(trained.run_folder, trained.tables.test, cache_folder=tmp_path)
+    assert np.array_equal(again, trained.submission[list(TARGETS)].to_numpy())
 
 
-def test_passes_longer_than_the_encoder_reads_are_refused(train):
-    layout = replace(RECIPE.layout, max_length=81)
-    with pytest.raises(ValueError, match=r"max_length must not exceed what the encoder reads.*81.*limit=80"):
-        train(replace(RECIPE, layout=layout))
+def test_a_fold_that_fails_leaves_nothing_of_itself_and_all_that_was_finished(train_toy, lexical_recipe, monkeypatch):
+    save, calls = LexicalMember._save, []
+
+    def fail(self, folder):
+        save(self, folder)
+        calls.append(folder)
+        if len(calls) == 2:
+            raise OSError("no space left on device")
+
+    monkeypatch.setattr(LexicalMember, "_save", fail)
+    with pytest.raises(OSError, match="no space left"):
+        train_toy(lexical_recipe)
+    assert [path.name for path in calls[0].parent.iterdir()] == ["fold-0"]
+    assert (calls[0].parent / "fold-0" / "done.json").is_file()
 
 
-def test_recipe_refuses_more_folds_to_train_than_there_are():
-    with pytest.raises(ValueError, match="folds_to_train must lie in"):
-        replace(RECIPE, folds_to_train=4)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"layout": TextLayout(max_length=81)}, r"max_length of member 'late' must not exceed .*81.*limit=80"),
+        ({"stages": (replace(toy.STAGE, trainable=("haed.*",)),)}, r"must match a parameter, however: 'haed\.\*'"),
+        ({"model": ModelOptions(n_mixed_layers=9)}, "n_mixed_layers must not exceed the body's layers"),
+        ({"encoder": "./absent"}, "the encoder folder './absent' does not exist"),
+    ],
+)
+def test_what_a_late_member_cannot_do_is_refused_before_the_first_is_trained(
+    changes, message, train_toy, toy_recipe, tmp_path
+):
+    late = replace(toy_recipe.members[0], name="late", **changes)
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        train_toy(replace(toy_recipe, members=(*toy_recipe.members, late)))
+    assert not (tmp_path / "run" / "members").exists()
 
 
-def test_prediction_needs_a_trained_fold(tmp_path, toy_frame):
-    with pytest.raises(FileNotFoundError, match="must hold a trained fold"):
-        predict_transformer(tmp_path, toy_frame, cache_folder=tmp_path)
-    (tmp_path / "fold-0").mkdir()
-    (tmp_path / "fold-0" / "metadata.json").touch()
+# What was finished is what is read
+
+
+def test_prediction_needs_a_finished_run(tmp_path, toy_frame):
     with pytest.raises(FileNotFoundError, match=r"must hold ensemble\.json"):
         predict_table(tmp_path, toy_frame, cache_folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lexical.json", "lexical.safetensors", "recipe.json", "out_of_fold.csv"])
+def test_a_changed_byte_of_a_fold_is_refused_by_file_name(name, trained_lexical, tmp_path):
+    path = fold_folder(trained_lexical.run_folder, "lexical", 1) / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(bytes(content))
+    message = rf"fold-1 must hold what its run wrote, however missing or changed: \['{name}'\]"
+    with pytest.raises(ValueError, match=message):
+        predict_table(trained_lexical.run_folder, trained_lexical.tables.test, cache_folder=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["lexical.json", "done.json"])
+def test_a_missing_file_of_a_fold_is_refused(name, trained_lexical, tmp_path):
+    (fold_folder(trained_lexical.run_folder, "lexical", 0) / name).unlink()
+    with pytest.raises((ValueError, FileNotFoundError), match=name.replace(".", r"\.")):
+        predict_table(trained_lexical.run_folder, trained_lexical.tables.test, cache_folder=tmp_path)
+
+
+def test_a_fold_that_the_ensemble_stands_on_must_be_there(trained_lexical, tmp_path):
+    state = read_json(trained_lexical.run_folder / "ensemble.json")
+    state["folds"]["lexical"].append(2)
+    (trained_lexical.run_folder / "ensemble.json").write_text(json.dumps(state))
+    with pytest.raises(FileNotFoundError, match=r"fold-2 must be finished \(done\.json marks it\)"):
+        predict_table(trained_lexical.run_folder, trained_lexical.tables.test, cache_folder=tmp_path)

@@ -1,41 +1,36 @@
-import ast
+import re
+import shutil
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from questlib.artifacts import read_json, write_json
+from questlib.inference import predict_table
 from questlib.kaggle.__main__ import main
-from questlib.kaggle.bundle import set_parameters, write_bundle
+from questlib.kaggle.bundle import Order, production_parameters, write_bundle
+from questlib.kaggle.manifest import write_manifest
 from questlib.kaggle.rehearse import hash_contents, refuse_unrehearsed
 from questlib.kaggle.twin import find_python, list_images
+from questlib.run_folder import read_json, write_json
+from questlib.schema import TARGETS
 
-CELL = """data: str = "a folder"  # with "quotes" # and hashes
-share: float = 0.5  # of rows
-stages: list = [
-    {"name": "full", "epochs": 3},
-]  # fields
-last: dict = {}"""
-JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
-    max_leaves=6,
-)
+PROJECT = Path(__file__).parent.parent
 
 
-@given(values=st.dictionaries(st.sampled_from(["data", "share", "stages", "last"]), JSON))
-def test_parameters_take_any_json_and_keep_the_rest_of_the_cell(values: dict) -> None:
-    source = set_parameters(CELL, values)
-    found = {node.target.id: ast.literal_eval(node.value) for node in ast.parse(source).body}
-    before = {node.target.id: ast.literal_eval(node.value) for node in ast.parse(CELL).body}
-    assert found == before | values
-    for comment in ('# with "quotes" # and hashes', "# of rows", "# fields"):
-        assert comment in source
+def project_with_wheels(folder: Path) -> Path:
+    """The project, with a folder of wheels that holds what describes it alone."""
+    for name in ("notebooks", "kernel-metadata.json"):
+        (folder / name).symlink_to(PROJECT / name)
+    (folder / "wheels").mkdir()
+    shutil.copyfile(PROJECT / "wheels/dataset-metadata.json", folder / "wheels/dataset-metadata.json")
+    write_manifest(folder / "wheels")
+    return folder
 
 
-def test_parameters_that_keep_their_value_keep_their_lines() -> None:
-    assert set_parameters(CELL, {"stages": [{"name": "full", "epochs": 3}], "share": 0.5}) == CELL
+def order_of(encoder: str, **changes: Any) -> Order:  # noqa: ANN401
+    return Order(project=PROJECT, **{"kernel": "train", "owner": "alice", "overrides": {"encoder": encoder}} | changes)
 
 
 @pytest.mark.parametrize(
@@ -44,15 +39,16 @@ def test_parameters_that_keep_their_value_keep_their_lines() -> None:
         ({"kernel": "tarin"}, "did you mean 'train'"),
         ({"kernel": "predict"}, "needs a finished run's folder"),
         ({"profile": "kagle"}, "did you mean 'kaggle'"),
+        ({"overrides": {"encodr": "x"}}, "did you mean 'encoder'"),
+        ({"overrides": {"members.transformer.max_lenght": 9}}, "did you mean 'max_length'"),
+        ({"overrides": {"members.transformer.encoder": "./absent"}}, "encoder folder './absent' does not exist"),
     ],
 )
 def test_a_bundle_that_cannot_be_is_refused_and_leaves_nothing(
     options: dict, words: str, encoder_folder: Path, tmp_path: Path
 ) -> None:
-    known = {"kernel": "train", "owner": "alice", "encoder": str(encoder_folder), "run": None, "profile": "kaggle"}
-    project = Path(__file__).parent.parent
     with pytest.raises((ValueError, FileNotFoundError), match=words):
-        write_bundle(project, out=tmp_path / "out", **known | options)
+        write_bundle(order_of(str(encoder_folder), **options), tmp_path / "out")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
@@ -60,20 +56,59 @@ def test_an_encoder_without_safetensors_is_refused(tmp_path: Path) -> None:
     (tmp_path / "encoder").mkdir()
     (tmp_path / "encoder/config.json").write_text("{}")
     with pytest.raises(ValueError, match=r"as safetensors, however it holds: \['config.json'\]"):
-        write_bundle(
-            Path(__file__).parent.parent,
-            kernel="train",
-            owner="alice",
-            encoder=str(tmp_path / "encoder"),
-            run=None,
-            profile="kaggle",
-            out=tmp_path / "out",
-        )
+        write_bundle(order_of(str(tmp_path / "encoder")), tmp_path / "out")
+
+
+def test_every_encoder_that_members_name_is_a_dataset_of_its_own(encoder_folder: Path, tmp_path: Path) -> None:
+    for name in ("some", "some/other", "more/other"):
+        shutil.copytree(encoder_folder, tmp_path / name, dirs_exist_ok=True)
+    members = [
+        {"name": "a", "kind": "transformer", "encoder": str(tmp_path / "some")},
+        {"name": "b", "kind": "transformer", "encoder": str(tmp_path / "some/other")},
+        {"name": "c", "kind": "transformer", "encoder": str(tmp_path / "more/other"), "layout": "joint"},
+        {"name": "d", "kind": "transformer"},
+        {"name": "e", "kind": "lexical"},
+    ]
+    order = order_of(str(tmp_path / "some"), overrides={"encoder": str(tmp_path / "some"), "members": members})
+    slugs = ["questlib-some", "questlib-other", "questlib-other-2"]
+    assert list(order.name_encoders().values()) == slugs
+    assert order.list_datasets() == ["questlib-wheels", *slugs]
+    for slug in order.list_datasets():
+        (tmp_path / "datasets" / slug).mkdir(parents=True)
+        write_json(tmp_path / "datasets" / slug / "manifest.json", {"fingerprint": f"print of {slug}"})
+    values = production_parameters(order, datasets=tmp_path / "datasets")
+    assert values["fingerprints"] == {slug: f"print of {slug}" for slug in order.list_datasets()}
+    assert values["encoder"] == "questlib-some"
+    assert [member.get("encoder") for member in values["members"]] == [*slugs, None, None]
+    assert str(tmp_path) not in str(values)
+
+
+def test_a_lexical_run_ships_no_encoder() -> None:
+    order = order_of("roberta-base", overrides={"members": [{"name": "lexical", "kind": "lexical"}]})
+    assert order.list_datasets() == ["questlib-wheels"]
+
+
+@pytest.mark.parametrize("name", ["microsoft/deberta-v3-base", "x", "a" * 80, "UPPER_case.name"])
+def test_slugs_are_such_as_the_site_takes(name: str) -> None:
+    [slug] = order_of(name).name_encoders().values()
+    assert re.fullmatch(r"[a-z0-9][a-z0-9-]{5,49}", slug)
+
+
+def test_a_run_is_shipped_with_all_its_members(trained: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    order = Order(project=PROJECT, kernel="predict", owner="alice", run=trained.run_folder)
+    order = replace(order, project=project_with_wheels(tmp_path))
+    write_bundle(order, tmp_path / "out")
+    shipped = tmp_path / "out/datasets/questlib-run"
+    again = predict_table(shipped, trained.tables.test, cache_folder=tmp_path / "cache")
+    assert np.array_equal(again, trained.submission[list(TARGETS)].to_numpy())
+    assert str(tmp_path) not in "".join(path.read_text() for path in shipped.rglob("*.json"))
 
 
 def test_only_what_passed_its_rehearsal_as_it_is_may_be_pushed(tmp_path: Path) -> None:
     for name in ("train", "datasets/questlib-wheels", "datasets/questlib-encoder"):
         (tmp_path / name).mkdir(parents=True)
+    sources = ["alice/questlib-wheels", "alice/questlib-encoder"]
+    write_json(tmp_path / "train/kernel-metadata.json", {"dataset_sources": sources})
     (tmp_path / "train/quest.ipynb").write_text("{}")
     with pytest.raises(RuntimeError, match="must have passed its rehearsal"):
         refuse_unrehearsed(tmp_path, kernel="train")
@@ -108,4 +143,5 @@ def test_images_pin_the_runner_that_kaggle_has() -> None:
 
 def test_template_names_what_the_bundle_attaches() -> None:
     template = read_json(Path(__file__).parent.parent / "kernel-metadata.json")
-    assert template["dataset_sources"] == ["OWNER/questlib-wheels", "OWNER/questlib-encoder"]
+    attached = Order(project=PROJECT, kernel="train", owner="OWNER").list_datasets()
+    assert template["dataset_sources"] == [f"OWNER/{slug}" for slug in attached]

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from questlib.artifacts import read_json, write_json
-from questlib.kaggle.bundle import write_bundle
-from questlib.kaggle.findings import CHECKS, FAILED, PASSED, UNCHECKED, Finding, summarize, tabulate
+from questlib.kaggle.bundle import Order, write_bundle
+from questlib.kaggle.findings import FAILED, PASSED, UNCHECKED, Check, Finding, summarize, tabulate
 from questlib.kaggle.manifest import write_manifest
 from questlib.kaggle.rehearse import Rehearsal, check_statically, rehearse
 from questlib.kaggle.wheels import make_wheels, read_lock
+from questlib.run_folder import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
 
@@ -35,10 +35,16 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def clean_bundle(project: Path, encoder_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("bundle")
-    write_bundle(
-        project, kernel="train", owner="alice", encoder=str(encoder_folder), run=None, profile="kaggle", out=out
-    )
+    write_bundle(order_of(project, encoder_folder), out)
     return out
+
+
+def order_of(project: Path, encoder: Path) -> Order:
+    # The folder's name is that of the encoder's dataset.
+    named = encoder.parent / "encoder"
+    if not named.exists():
+        named.symlink_to(encoder)
+    return Order(project=project, kernel="train", owner="alice", overrides={"encoder": str(named)})
 
 
 @pytest.fixture
@@ -46,21 +52,20 @@ def bundle(clean_bundle: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(clean_bundle, tmp_path / "bundle"))
 
 
-def rehearsal_of(project: Path, bundle: Path, folder: Path) -> Rehearsal:
+@pytest.fixture
+def rehearsal(project: Path, bundle: Path, encoder_folder: Path) -> Rehearsal:
     return Rehearsal(
-        project=project,
+        order=order_of(project, encoder_folder),
         bundle=bundle,
-        kernel="train",
-        profile="kaggle",
         data=ROOT / "notebooks/sample",
         images=(),
         layouts=(),
-        folder=folder,
+        folder=bundle.parent / "rehearsal",
     )
 
 
-def failed_checks(project: Path, bundle: Path) -> dict[int, str]:
-    found = summarize(list(check_statically(rehearsal_of(project, bundle, bundle.parent / "rehearsal"))))
+def failed_checks(rehearsal: Rehearsal) -> dict[Check, str]:
+    found = summarize(list(check_statically(rehearsal)))
     return {one.check: one.evidence for one in found if one.state == FAILED}
 
 
@@ -145,35 +150,60 @@ def forget_dataset(bundle: Path) -> None:
     shutil.rmtree(bundle / "datasets/questlib-encoder")
 
 
-FAULTS: dict[str, tuple[int, Callable[[Path], None], str]] = {
-    "internet flag missing": (2, edit_metadata(enable_internet=...), "enable_internet is missing"),
-    "internet flag a word": (2, edit_metadata(enable_internet="false"), "however: 'false'"),
-    "key misspelt": (1, edit_metadata(enable_intrenet=False), "enable_intrenet"),
-    "byte order mark": (1, lambda bundle: prepend_mark(bundle), "BOM"),
-    "owner not filled in": (3, edit_metadata(id="OWNER/questlib-google-quest"), "OWNER/questlib"),
-    "title of another slug": (3, edit_metadata(title="Another title"), "another-title"),
-    "language in capitals": (4, edit_metadata(language="Python"), "'Python'"),
-    "code file missing": (4, edit_metadata(code_file="gone.ipynb"), "gone.ipynb"),
-    "source with a prefix": (5, edit_metadata(dataset_sources=["datasets/alice/questlib-wheels"]), "datasets/alice"),
-    "source as a word": (5, edit_metadata(competition_sources="google-quest-challenge"), "must be a list"),
-    "retired machine": (6, edit_metadata(machine_shape="NvidiaTeslaP100"), "NvidiaTeslaP100"),
-    "notebook over 700 KB": (8, add_code("word = '" + "x" * 710_000 + "'"), "700000 bytes"),
-    "kernelspec missing": (11, edit_notebook(drop_kernelspec), "kernelspec"),
-    "leftover outputs": (12, edit_notebook(leave_outputs), "outputs or counts are left"),
-    "path of one machine": (12, add_code("path = '/home/alice/data'"), "/home/alice"),
-    "parameter not of production": (13, replace_text("folds_to_train: int = 5", "folds_to_train: int = 1"), "folds_to"),
-    "hub name as encoder": (13, replace_text("'questlib-encoder'  #", "'bert-base-uncased'  #"), "bert-base-uncased"),
-    "sys.exit": (14, add_code("import sys\nsys.exit(0)"), "sys.exit(0)"),
-    "network call": (14, add_code("import urllib.request\nurllib.request.urlopen('https://a.example')"), "a.example"),
-    "pip with an index": (14, add_code("%pip install einops"), "plain Python"),
-    "wheel missing": (17, remove_wheel, "one pure wheel of questlib"),
-    "wheel with a wrong hash": (22, damage_wheel, "questlib-0"),
-    "heavy wheel": (19, ship_numpy, "numpy-2.0.0"),
-    "pickled weights": (20, pickle_weights, "pytorch_model.bin may be pickled"),
-    "name that the upload changes": (20, rename_with_plus, "vocab+extra.txt"),
-    "dataset missing": (21, forget_dataset, "questlib-encoder"),
-    "old manifest": (22, age_manifest, "older than the source"),
-    "hub open at the first import": (27, replace_text("HF_HUB_OFFLINE", "HF_HUB_SOMETHING"), "before HF_HUB_OFFLINE"),
+FAULTS: dict[str, tuple[Check, Callable[[Path], None], str]] = {
+    "internet flag missing": (Check.INTERNET_OFF, edit_metadata(enable_internet=...), "enable_internet is missing"),
+    "internet flag a word": (Check.INTERNET_OFF, edit_metadata(enable_internet="false"), "however: 'false'"),
+    "key misspelt": (Check.METADATA, edit_metadata(enable_intrenet=False), "enable_intrenet"),
+    "byte order mark": (Check.METADATA, lambda bundle: prepend_mark(bundle), "BOM"),
+    "owner not filled in": (Check.NAMES, edit_metadata(id="OWNER/questlib-google-quest"), "OWNER/questlib"),
+    "title of another slug": (Check.NAMES, edit_metadata(title="Another title"), "another-title"),
+    "language in capitals": (Check.CODE_FILE, edit_metadata(language="Python"), "'Python'"),
+    "code file missing": (Check.CODE_FILE, edit_metadata(code_file="gone.ipynb"), "gone.ipynb"),
+    "source with a prefix": (
+        Check.SOURCES,
+        edit_metadata(dataset_sources=["datasets/alice/questlib-wheels"]),
+        "datasets/alice",
+    ),
+    "source as a word": (Check.SOURCES, edit_metadata(competition_sources="google-quest-challenge"), "must be a list"),
+    "retired machine": (Check.MACHINE, edit_metadata(machine_shape="NvidiaTeslaP100"), "NvidiaTeslaP100"),
+    "notebook over 700 KB": (Check.SIZE, add_code("word = '" + "x" * 710_000 + "'"), "700000 bytes"),
+    "kernelspec missing": (Check.NOTEBOOK, edit_notebook(drop_kernelspec), "kernelspec"),
+    "leftover outputs": (Check.TRACES, edit_notebook(leave_outputs), "outputs or counts are left"),
+    "path of one machine": (Check.TRACES, add_code("path = '/home/alice/data'"), "/home/alice"),
+    "member not of production": (
+        Check.PARAMETERS,
+        replace_text('\\"kind\\": \\"lexical\\"', '\\"kind\\": \\"transformer\\"'),
+        "the default of members must be",
+    ),
+    "parameter not of production": (
+        Check.PARAMETERS,
+        replace_text("folds_to_train: int = 5", "folds_to_train: int = 1"),
+        "folds_to",
+    ),
+    "hub name as encoder": (
+        Check.PARAMETERS,
+        replace_text("'questlib-encoder'  #", "'bert-base-uncased'  #"),
+        "bert-base-uncased",
+    ),
+    "sys.exit": (Check.CODE, add_code("import sys\nsys.exit(0)"), "sys.exit(0)"),
+    "network call": (
+        Check.CODE,
+        add_code("import urllib.request\nurllib.request.urlopen('https://a.example')"),
+        "a.example",
+    ),
+    "pip with an index": (Check.CODE, add_code("%pip install einops"), "plain Python"),
+    "wheel missing": (Check.WHEELS, remove_wheel, "one pure wheel of questlib"),
+    "wheel with a wrong hash": (Check.VERSIONS, damage_wheel, "questlib-0"),
+    "heavy wheel": (Check.PACKAGES, ship_numpy, "numpy-2.0.0"),
+    "pickled weights": (Check.MANGLED, pickle_weights, "pytorch_model.bin may be pickled"),
+    "name that the upload changes": (Check.MANGLED, rename_with_plus, "vocab+extra.txt"),
+    "dataset missing": (Check.DATASETS, forget_dataset, "questlib-encoder"),
+    "old manifest": (Check.VERSIONS, age_manifest, "older than the source"),
+    "hub open at the first import": (
+        Check.HUB_CLOSED,
+        replace_text("HF_HUB_OFFLINE", "HF_HUB_SOMETHING"),
+        "before HF_HUB_OFFLINE",
+    ),
 }
 
 
@@ -182,48 +212,49 @@ def prepend_mark(bundle: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
 
 
-def test_a_clean_bundle_fails_no_check(project: Path, bundle: Path) -> None:
-    found = list(check_statically(rehearsal_of(project, bundle, bundle.parent / "rehearsal")))
-    assert {one.check for one in found if one.state == PASSED} >= {
-        *range(1, 7),
-        8,
-        *range(11, 15),
-        17,
-        *range(19, 23),
-        27,
-    }
-    assert failed_checks(project, bundle) == {}
+def test_checks_are_thirty_and_numbered_in_order() -> None:
+    assert [check.number for check in Check] == list(range(1, 31))
+
+
+def test_a_clean_bundle_fails_no_check(rehearsal: Rehearsal) -> None:
+    found = list(check_statically(rehearsal))
+    seen = {one.check.number for one in found if one.state == PASSED}
+    assert seen >= {*range(1, 7), 8, *range(11, 15), 17, *range(19, 23), 27}
+    assert failed_checks(rehearsal) == {}
 
 
 @pytest.mark.parametrize("name", FAULTS)
-def test_seeded_fault_fails_its_check(name: str, project: Path, bundle: Path) -> None:
+def test_seeded_fault_fails_its_check(name: str, rehearsal: Rehearsal) -> None:
     check, seed, words = FAULTS[name]
-    seed(bundle)
-    found = failed_checks(project, bundle)
+    seed(rehearsal.bundle)
+    found = failed_checks(rehearsal)
     assert check in found
     assert words in found[check]
 
 
-def test_rehearsal_ends_and_records_where_a_check_fails_before_anything_runs(project: Path, bundle: Path) -> None:
-    edit_metadata(enable_internet=True)(bundle)
-    found = rehearse(rehearsal_of(project, bundle, bundle.parent / "rehearsal"))
-    assert [one.check for one in found] == list(CHECKS)
-    assert [one.check for one in found if one.state == FAILED] == [2]
-    assert read_json(bundle / "train/rehearsal.json")["passed"] is False
+def test_rehearsal_ends_and_records_where_a_check_fails_before_anything_runs(rehearsal: Rehearsal) -> None:
+    edit_metadata(enable_internet=True)(rehearsal.bundle)
+    found = rehearse(rehearsal)
+    assert [one.check for one in found] == list(Check)
+    assert [one.check for one in found if one.state == FAILED] == [Check.INTERNET_OFF]
+    assert read_json(rehearsal.bundle / "train/rehearsal.json")["passed"] is False
     assert "1 FAILED" in tabulate(found)
 
 
 def test_summary_lets_one_failure_outweigh_what_passed() -> None:
     found = [
-        Finding(check=3, state=PASSED, evidence="fine"),
-        Finding(check=3, state=FAILED, evidence="broken"),
-        Finding(check=4, state=PASSED, evidence="fine"),
-        Finding(check=4, state=UNCHECKED, evidence="no GPU"),
+        Finding(check=Check.NAMES, state=PASSED, evidence="fine"),
+        Finding(check=Check.NAMES, state=FAILED, evidence="broken"),
+        Finding(check=Check.CODE_FILE, state=PASSED, evidence="fine"),
+        Finding(check=Check.CODE_FILE, state=UNCHECKED, evidence="no GPU"),
     ]
     summary = {one.check: one for one in summarize(found)}
-    assert (summary[3].state, summary[3].evidence) == (FAILED, "broken")
-    assert (summary[4].state, summary[4].evidence) == (PASSED, "fine; not checkable here: no GPU")
-    assert summary[5].state == UNCHECKED
+    assert (summary[Check.NAMES].state, summary[Check.NAMES].evidence) == (FAILED, "broken")
+    assert (summary[Check.CODE_FILE].state, summary[Check.CODE_FILE].evidence) == (
+        PASSED,
+        "fine; not checkable here: no GPU",
+    )
+    assert summary[Check.SOURCES].state == UNCHECKED
 
 
 def test_lock_of_wheels_pins_each_by_hash(tmp_path: Path) -> None:

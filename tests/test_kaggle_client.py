@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from questlib.artifacts import read_json, write_json
 from questlib.kaggle import client, sandbox
 from questlib.kaggle.loopback import CHANGES, REPLIES, STATUSES
 from questlib.kaggle.manifest import write_manifest
+from questlib.run_folder import read_json, write_json
 from questlib.schema import ID, TARGETS
 
 ROOT = Path(__file__).parent.parent

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from questlib.kaggle import sandbox
-from questlib.kaggle.findings import FAILED, PASSED
+from questlib.kaggle.findings import FAILED, PASSED, Check
 from questlib.kaggle.hidden import SWAPS, cut_tables, swap_test
 from questlib.kaggle.judgements import judge_outcomes
 from questlib.kaggle.mounts import LAYOUTS, mangle, mount
@@ -42,7 +42,6 @@ def run_cells(*sources: str, folder: Path, tables: Path) -> Outcome:
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}},
     )
     session = Session(
-        name="test",
         text=json.dumps(notebook),
         twin=HERE,
         layout="new",
@@ -54,9 +53,9 @@ def run_cells(*sources: str, folder: Path, tables: Path) -> Outcome:
     return run_session(session, folder, threads=1)
 
 
-def failed_checks(outcome: Outcome) -> set[int]:
-    # No wheel is installed by these notebooks, so check 18 is not looked at.
-    return {one.check for one in judge_outcomes([outcome]) if one.state == FAILED} - {18}
+def failed_checks(outcome: Outcome) -> set[Check]:
+    # No wheel is installed by these notebooks, so that check is not looked at.
+    return {one.check for one in judge_outcomes([outcome]) if one.state == FAILED} - {Check.INSTALL}
 
 
 def test_a_session_that_submits_passes(tables: Path, tmp_path: Path) -> None:
@@ -64,12 +63,13 @@ def test_a_session_that_submits_passes(tables: Path, tmp_path: Path) -> None:
     assert outcome.find_fault() == ""
     assert failed_checks(outcome) == set()
     assert outcome.first_submission is not None
-    assert {one.check for one in judge_outcomes([outcome]) if one.state == PASSED} >= {9, 15, 20, 23, 25, 26, 29, 30}
+    passed = {one.check for one in judge_outcomes([outcome]) if one.state == PASSED}
+    assert {one.number for one in passed} >= {9, 15, 20, 23, 25, 26, 29, 30}
 
 
 def test_a_write_outside_the_working_folder_fails_its_check(tables: Path, tmp_path: Path) -> None:
     outcome = run_cells(SUBMIT, "Path('/usr/left').write_text('x')", folder=tmp_path / "session", tables=tables)
-    assert 25 in failed_checks(outcome)
+    assert Check.WRITES in failed_checks(outcome)
     assert not Path("/usr/left").exists()
 
 
@@ -80,13 +80,13 @@ def test_a_network_call_fails_its_check_even_where_its_error_is_swallowed(tables
     outcome = run_cells(SUBMIT, call, folder=tmp_path / "session", tables=tables)
     if outcome.seen["connects"] is None:
         pytest.skip("strace is not installed")
-    assert failed_checks(outcome) == {26}
+    assert failed_checks(outcome) == {Check.NETWORK}
     assert "192.0.2.1" in outcome.seen["connects"][0]
 
 
 def test_cells_after_an_exit_are_missed(tables: Path, tmp_path: Path) -> None:
     outcome = run_cells(SUBMIT, "import sys; sys.exit(0)", "1", folder=tmp_path / "session", tables=tables)
-    assert 15 in failed_checks(outcome)
+    assert Check.RUNS in failed_checks(outcome)
 
 
 def test_a_package_that_the_notebook_installs_is_seen_and_does_not_stay(tables: Path, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_package_that_the_notebook_installs_is_seen_and_does_not_stay(tables: 
     )
     outcome = run_cells(SUBMIT, install, folder=tmp_path / "session", tables=tables)
     assert outcome.seen["installed"] == ["einops==9.9"]
-    [found] = [one for one in judge_outcomes([outcome]) if one.check == 18]
+    [found] = [one for one in judge_outcomes([outcome]) if one.check is Check.INSTALL]
     assert found.state == FAILED
     assert not list(Path(sys.prefix).rglob("einops-9.9.dist-info"))
 
@@ -104,8 +104,8 @@ def test_a_package_that_the_notebook_installs_is_seen_and_does_not_stay(tables: 
 def test_a_submission_of_another_test_is_a_fault(tables: Path, tmp_path: Path) -> None:
     outcome = run_cells("Path('submission.csv').write_text('qa_id\\n1\\n')", folder=tmp_path / "session", tables=tables)
     assert "the columns must be the sample's" in outcome.find_fault()
-    assert 29 not in failed_checks(outcome)  # it was no hidden test
-    assert 9 in failed_checks(outcome)
+    assert Check.HIDDEN_TEST not in failed_checks(outcome)  # it was no hidden test
+    assert Check.TEXT_ON_WIRE in failed_checks(outcome)
 
 
 @pytest.mark.parametrize("name", SWAPS)

@@ -2,16 +2,19 @@ import numpy as np
 import pytest
 import torch
 
-from questlib.losses import binary_cross_entropy, weight_targets
+from questlib import recipe
+from questlib.model.losses import LOSSES
+from questlib.model.losses.binary_cross_entropy import BinaryCrossEntropy
+from questlib.recipe import ModelOptions
 from questlib.schema import TARGETS
 
 
 def test_weights_of_targets_that_are_not_named_are_equal() -> None:
-    assert weight_targets({}) == [1.0] * 30
+    assert BinaryCrossEntropy({}).weights == [1.0] * 30
 
 
 def test_weights_stand_in_submission_order_and_average_one() -> None:
-    weights = weight_targets({TARGETS[4]: 3.0, TARGETS[29]: 0})
+    weights = BinaryCrossEntropy({TARGETS[4]: 3.0, TARGETS[29]: 0}).weights
     assert len(weights) == 30
     assert np.mean(weights) == pytest.approx(1)
     assert weights[29] == 0
@@ -39,33 +42,36 @@ def test_weights_stand_in_submission_order_and_average_one() -> None:
 )
 def test_weights_are_refused_by_name_and_value(weights: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        weight_targets(weights)
+        ModelOptions(target_weights=weights)
 
 
 def test_loss_is_the_mean_of_what_the_formula_says() -> None:
     generator = np.random.default_rng(0)
-    logits, targets, weights = generator.normal(0, 3, (4, 30)), generator.random((4, 30)), generator.random(30)
+    logits, targets = generator.normal(0, 3, (4, 30)), generator.random((4, 30))
+    loss = BinaryCrossEntropy({TARGETS[3]: 5.0})
     prob = 1 / (1 + np.exp(-logits))
-    expected = np.mean(-(targets * np.log(prob) + (1 - targets) * np.log(1 - prob)) * weights)
-    found = binary_cross_entropy(*(torch.tensor(values) for values in (logits, targets, weights)))
+    expected = np.mean(-(targets * np.log(prob) + (1 - targets) * np.log(1 - prob)) * loss.weights)
+    found = loss(torch.tensor(logits), torch.tensor(targets))
     assert found.shape == ()
-    assert found.item() == pytest.approx(expected, rel=1e-12)
+    assert found.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_loss_is_least_at_the_rating() -> None:
-    targets = torch.tensor([[0.25, 0.75]])
-    best = binary_cross_entropy(torch.logit(targets), targets, torch.ones(2))
-    for logit in (-9.0, -1.0, 0.0, 1.0, 9.0):
-        assert binary_cross_entropy(torch.full((1, 2), logit), targets, torch.ones(2)) > best
+@pytest.mark.parametrize("name", LOSSES)
+def test_every_loss_is_least_near_the_rating_and_finite_far_from_it(name: str) -> None:
+    loss, targets = LOSSES[name]({}), torch.full((2, 30), 0.25)
+    best = loss(torch.logit(targets), targets)
+    for logit in (-1e4, -60.0, -1.0, 1.0, 60.0, 1e4):
+        worse = loss(torch.full((2, 30), logit), targets)
+        assert torch.isfinite(worse)
+        assert worse > best
 
 
 def test_loss_of_a_target_that_weighs_nothing_moves_nothing() -> None:
-    logits = torch.zeros(3, 2, requires_grad=True)
-    binary_cross_entropy(logits, torch.ones(3, 2), torch.tensor([2.0, 0.0])).backward()
+    logits = torch.zeros(3, 30, requires_grad=True)
+    BinaryCrossEntropy({TARGETS[1]: 0.0})(logits, torch.ones(3, 30)).backward()
     assert (logits.grad[:, 0] < 0).all()
     assert (logits.grad[:, 1] == 0).all()
 
 
-def test_loss_stays_finite_for_extreme_logits() -> None:
-    loss = binary_cross_entropy(torch.tensor([[1e4, -1e4]]), torch.tensor([[0.0, 1.0]]), torch.ones(2))
-    assert loss.item() == pytest.approx(1e4)
+def test_losses_are_those_that_a_recipe_may_name() -> None:
+    assert recipe.LOSSES == list(LOSSES)

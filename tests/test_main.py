@@ -105,7 +105,8 @@ def test_run_reads_values_as_json_or_as_a_word(monkeypatch: pytest.MonkeyPatch, 
     )
     values = {
         "encoder": ("bert", "bert"), "folds": ("3", 3), "share": ("1e-5", 1e-5), "use": ("false", False),
-        "word": ("False", "False"), "weights": ('{"a": 2}', {"a": 2}), "stages": ("[1", "[1"), "quoted": ('"5"', "5"),
+        "word": ("False", "False"), "weights": ('{"a": 2}', {"a": 2}), "stages.full.epochs": ("2", 2),
+        "open": ("[1", "[1"),
         "threshold": ("NaN", "NaN"), "limit": ("Infinity", "Infinity"), "empty": ("", ""), "below": ("-1", -1),
     }  # fmt: skip
     given = [part for name, (text, _) in values.items() for part in ("-p", name, text)]

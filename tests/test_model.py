@@ -6,8 +6,12 @@ import toy
 from torch import Tensor
 from transformers import AutoConfig, AutoModel
 
-from questlib.model import QuestConfig, QuestModel, longest_pass
-from questlib.pooling import ClsMeanPooling, ClsPooling, LayerMix, MeanPooling, RecurrentPooling, average_passes
+from questlib import recipe
+from questlib.model import QuestConfig, QuestModel
+from questlib.model.heads import HEADS
+from questlib.model.poolings import POOLINGS
+from questlib.model.quest import longest_pass
+from questlib.model.quest_head import LayerMix, average_passes
 from questlib.schema import QUESTION_TARGETS
 
 N_QUESTION = len(QUESTION_TARGETS)
@@ -43,8 +47,8 @@ OPTIONS = [
     {"pooling": "mean"},
     {"pooling": "cls_mean", "n_mixed_layers": 3},
     {"head": "hidden", "hidden_width": 8},
-    {"head": "gru", "hidden_width": 8},
-    {"head": "lstm", "hidden_width": 8},
+    {"pooling": "gru", "hidden_width": 8},
+    {"pooling": "lstm", "head": "hidden", "hidden_width": 8},
     {"use_split_head": True},
     {"n_kinds": 1},
     {"n_kinds": 1, "use_split_head": True},
@@ -105,7 +109,7 @@ def test_one_head_is_shared_by_default(encoder_folder):
 
 
 def test_padding_does_not_change_predictions(encoder_folder):
-    for options in ({"pooling": "cls_mean"}, {"head": "gru"}):
+    for options in ({"pooling": "cls_mean"}, {"pooling": "gru"}):
         model, batch = build_model(encoder_folder, **options), build_batch()
         padded = batch | {
             name: torch.nn.functional.pad(batch[name], (0, 5))
@@ -163,7 +167,9 @@ def test_logits_are_32_bit_under_autocast(encoder_folder):
     ("options", "message"),
     [
         ({"pooling": "max"}, "unknown pooling"),
-        ({"head": "grue"}, "did you mean 'gru'"),
+        ({"head": "gru"}, "unknown head: 'gru'"),
+        ({"pooling": "grue"}, "did you mean 'gru'"),
+        ({"poolng": "mean"}, "unknown model option: 'poolng' .did you mean 'pooling'"),
         ({"head_dropout": 2}, "head_dropout must lie in"),
         ({"n_mixed_layers": 9}, "n_mixed_layers must not exceed"),
         ({"target_weights": {"answer_helpfull": 1.0}}, "did you mean 'answer_helpful'"),
@@ -184,21 +190,47 @@ def test_layer_mix_is_learned_and_begins_near_the_last_layer():
     assert mix.weights.grad.abs().sum() > 0
 
 
+def pool(name: str, states: Tensor, mask: Tensor) -> Tensor:
+    torch.manual_seed(0)
+    pooling = POOLINGS[name](body_width=states.shape[-1], hidden_width=8)
+    pooled = pooling(states, mask)
+    assert pooled.shape == (len(states), pooling.output_width)
+    return pooled
+
+
 def test_poolings_pool_what_they_say():
     states = torch.tensor([[[1.0], [3.0], [100.0]]])
     mask = torch.tensor([[1, 1, 0]])
-    assert ClsPooling(body_width=1)(states, mask).tolist() == [[1.0]]
-    assert MeanPooling(body_width=1)(states, mask).tolist() == [[2.0]]
-    assert ClsMeanPooling(body_width=1)(states, mask).tolist() == [[1.0, 2.0]]
+    assert pool("cls", states, mask).tolist() == [[1.0]]
+    assert pool("mean", states, mask).tolist() == [[2.0]]
+    assert pool("cls_mean", states, mask).tolist() == [[1.0, 2.0]]
 
 
-@pytest.mark.parametrize("cell", [torch.nn.GRU, torch.nn.LSTM])
-def test_recurrent_pooling_reads_order_in_both_directions(cell):
-    torch.manual_seed(0)
-    pooling = RecurrentPooling(body_width=3, cell=cell, hidden_width=8)
+@pytest.mark.parametrize("name", POOLINGS)
+def test_every_pooling_is_one_that_a_recipe_may_name_and_reads_no_padding(name):
+    assert name in recipe.POOLINGS
+    assert len(recipe.POOLINGS) == len(POOLINGS)
+    generator = torch.Generator().manual_seed(1)
+    states, mask = torch.rand(2, 5, 3, generator=generator), torch.tensor([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1]])
+    moved = states.clone()
+    moved[0, 3:] += 9
+    torch.testing.assert_close(pool(name, moved, mask), pool(name, states, mask))
+
+
+def test_every_head_is_one_that_a_recipe_may_name():
+    assert recipe.HEADS == list(HEADS)
+
+
+@pytest.mark.parametrize("name", ["gru", "lstm"])
+def test_recurrent_pooling_reads_order_in_both_directions(name):
     states, mask = torch.rand(2, 5, 3), torch.ones(2, 5, dtype=torch.long)
-    assert pooling(states, mask).shape == (2, pooling.output_width)
-    assert not torch.allclose(pooling(states, mask), pooling(states.flip(1), mask))
+    assert not torch.allclose(pool(name, states, mask), pool(name, states.flip(1), mask))
+
+
+def test_a_recurrent_reading_is_a_pooling_that_any_head_may_follow(encoder_folder):
+    model = build_model(encoder_folder, pooling="lstm", head="hidden", hidden_width=8)
+    assert model.head.pooling.output_width == 8
+    assert isinstance(model.head.outputs[0][1], torch.nn.ReLU)
 
 
 def test_longest_pass_knows_each_familys_positions(encoder_folder):
@@ -211,3 +243,18 @@ def test_longest_pass_knows_each_familys_positions(encoder_folder):
 def test_config_refuses_an_unknown_pooling_before_any_weight_is_built():
     with pytest.raises(ValueError, match="unknown pooling"):
         QuestConfig(pooling="sum")
+
+
+@pytest.mark.parametrize("name", ["poolng", "n_kind", "hidden_widht", "loses"])
+def test_config_refuses_a_misspelt_option_instead_of_keeping_the_default(name):
+    with pytest.raises(ValueError, match=rf"unknown model option: '{name}' \(did you mean "):
+        QuestConfig(**{name: 1})
+
+
+def test_saved_config_is_read_back_as_it_was(encoder_folder, tmp_path):
+    model = build_model(encoder_folder, pooling="mean", target_weights={"answer_helpful": 2.0}, attention_dropout=0.0)
+    model.config.use_cache = False  # as the Trainer leaves it
+    model.save_pretrained(tmp_path)
+    loaded = QuestConfig.from_pretrained(tmp_path)
+    assert loaded.model_options == model.config.model_options
+    assert (loaded.n_kinds, loaded.metadata_width) == (2, 4)

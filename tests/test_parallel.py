@@ -4,19 +4,18 @@ import math
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from test_folds import RECIPE, train
 
 from questlib import parallel
-from questlib.artifacts import HISTORY, read_json
 from questlib.parallel import run_on_devices
+from questlib.predictions import read_member
 
 CPU = torch.device("cpu")
-train = train  # a fixture
 
 
 @pytest.fixture
@@ -28,17 +27,25 @@ def half_the_threads():
     torch.set_num_threads(n_threads)
 
 
-def test_folds_side_by_side_predict_what_they_predict_one_by_one(train, caplog, request):
+def test_members_and_folds_side_by_side_predict_what_they_predict_one_by_one(train_toy, toy_recipe, caplog, request):
     caplog.set_level(logging.INFO, "questlib")
-    _, together, run_folder = train(RECIPE, devices=[CPU, CPU])
-    side_by_side, lines = read_json(run_folder / HISTORY), list(caplog.messages)
+    first, second = toy_recipe.members
+    recipe = replace(toy_recipe, members=(first, replace(first, name="other", folds_to_train=1), second))
+
+    def read(trained):
+        return [
+            read_member(trained.run_folder, each.name, folds=range(each.folds_to_train), tables=trained.tables)
+            for each in recipe.members
+        ]
+
+    together, lines = read(train_toy(recipe, devices=[CPU, CPU])), list(caplog.messages)
     request.getfixturevalue("half_the_threads")
-    _, alone, run_folder = train(RECIPE, devices=[CPU])
-    np.testing.assert_allclose(together.out_of_fold, alone.out_of_fold, atol=1e-5)
-    np.testing.assert_allclose(together.test, alone.test, atol=1e-5)
-    assert [record["fold"] for record in read_json(run_folder / HISTORY)] == [each["fold"] for each in side_by_side]
-    for fold in ("fold 1 of 2", "fold 2 of 2"):
-        assert any(line.startswith(f"{fold}: stage 1 of 1, full: ") for line in lines)
+    alone = read(train_toy(recipe, devices=[CPU]))
+    for one, other in zip(together, alone, strict=True):
+        np.testing.assert_allclose(one.out_of_fold, other.out_of_fold, atol=1e-5)
+        np.testing.assert_allclose(one.test, other.test, atol=1e-5)
+    for name in ("toy, fold 0", "toy, fold 1", "other, fold 0"):
+        assert any(line.startswith(f"{name}: stage 1 of 1, full: ") for line in lines)
 
 
 def test_two_calls_run_in_two_processes_that_are_not_this_one():

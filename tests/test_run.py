@@ -8,7 +8,7 @@ import yaml
 from papermill.exceptions import PapermillExecutionError
 
 from questlib import run
-from questlib.run import read_parameters, read_profile, run_notebook
+from questlib.run import run_notebook
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PROFILES = sorted(path.stem for path in (NOTEBOOKS / "profiles").glob("*.yaml"))
@@ -32,7 +32,7 @@ def notebook(tmp_path: Path) -> Path:
     """A notebook of two cells, and profiles beside it."""
     (tmp_path / "profiles").mkdir()
     (tmp_path / "profiles" / "plain.yaml").write_text("# nothing\n")
-    (tmp_path / "profiles" / "few.yaml").write_text("folds: 3\nshare: 0.5\n")
+    (tmp_path / "profiles" / "few.yaml").write_text("folds: 3\nshare: 0.5\nstages.full.learning_rate: 0.1\n")
     cell = nbformat.v4.new_code_cell(PARAMETERS, metadata={"tags": ["parameters"]})
     content = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("before = 1"), cell])
     content.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
@@ -58,63 +58,6 @@ def executed(monkeypatch: pytest.MonkeyPatch, toy_folder: Path, encoder: Path) -
     return calls
 
 
-# Parameters and profiles
-
-
-def test_parameters_are_read_with_their_values(notebook: Path) -> None:
-    assert read_parameters(notebook) == {
-        "data": "nowhere",
-        "encoder": "bert",
-        "out": "/kaggle/working",
-        "use_internet": False,
-        "folds": 5,
-        "share": 0.08,
-        "target_weights": {},
-        "stages": [
-            {"name": "full", "trainable": ["*"], "learning_rate": 3e-5},
-            {"name": "head # 2", "trainable": ["head.*"], "learning_rate": 0.0},
-        ],
-    }
-
-
-def test_parameters_of_the_main_notebook_are_all_read() -> None:
-    cells = nbformat.read(NOTEBOOKS / "quest.ipynb", as_version=4).cells
-    source = next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", []))
-    declared: dict[str, Any] = {}
-    exec(source, declared)
-    del declared["__builtins__"], declared["__annotations__"]
-    assert read_parameters(NOTEBOOKS / "quest.ipynb") == declared
-    assert len(declared) > 30
-
-
-def test_parameters_of_a_notebook_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="no notebook .*absent.ipynb; run from the project's root, or name one"):
-        read_parameters(tmp_path / "absent.ipynb")
-
-
-def test_profile_is_its_file_and_may_be_empty(notebook: Path) -> None:
-    assert read_profile(notebook.parent / "profiles", "few") == {"folds": 3, "share": 0.5}
-    assert read_profile(notebook.parent / "profiles", "plain") == {}
-
-
-def test_profile_that_is_unknown_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"unknown profile: 'smaple' \(did you mean 'sample'\?\); known: .*seed"):
-        read_profile(NOTEBOOKS / "profiles", "smaple")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("- folds\n- 3\n", "few.yaml must map parameters to values, however"),
-        ("folds: [3\n", "few.yaml must be YAML, however"),
-    ],
-)
-def test_profile_that_is_no_mapping_is_refused_by_path(notebook: Path, text: str, message: str) -> None:
-    (notebook.parent / "profiles" / "few.yaml").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_profile(notebook.parent / "profiles", "few")
-
-
 @pytest.mark.parametrize("profile", PROFILES)
 def test_profiles_name_parameters_of_the_main_notebook_in_the_right_kind(profile: str, tmp_path: Path) -> None:
     # Their parameters are checked first, so a run that asks for the data has passed that.
@@ -123,41 +66,45 @@ def test_profiles_name_parameters_of_the_main_notebook_in_the_right_kind(profile
     assert not (tmp_path / "out").exists()
 
 
-def test_profiles_are_the_four_that_are_documented() -> None:
-    assert PROFILES == ["cpu", "kaggle", "sample", "seed"]
-    assert read_profile(NOTEBOOKS / "profiles", "kaggle") == {}
-
-
-def test_seed_profile_is_the_recipe() -> None:
-    given = read_profile(NOTEBOOKS / "profiles", "seed")
-    recipe = {
-        "encoder": "bert-base-uncased", "max_length": 512, "pooling": "cls", "batch_size": 8, "evaluate_every": 100,
-        "patience": 3, "threshold": 1e-5, "optimizer": "adamw_8bit", "precision": "fp16", "seed": 42, "split": "random",
-    }  # fmt: skip
-    assert {name: given.get(name) for name in recipe} == recipe
-    defaults = read_parameters(NOTEBOOKS / "quest.ipynb")
-    assert (defaults | given)["head"] == "linear"
-    full, head = given["stages"]
-    assert (full["trainable"], full["epochs"], full["learning_rate"], full["weight_decay"]) == (["*"], 10, 4e-5, 0.02)
-    assert (head["trainable"], head["epochs"], head["head_learning_rate"], head["weight_decay"]) == (
-        ["head.*"], 20, 3e-5, 0.02,
-    )  # fmt: skip
-
-
 # What reaches the notebook
 
 
 def test_overrides_win_over_the_profile_and_the_profile_over_the_notebook(
     notebook: Path, executed: list[dict[str, Any]]
 ) -> None:
-    out = run_notebook(
-        notebook, profile="few", data="toy", out=Path("new"), overrides={"share": 1, "encoder": "./bert"}
-    )
+    overrides = {"share": 1, "encoder": "./bert", "stages.head # 2.learning_rate": 0.2, "folds": 5}
+    out = run_notebook(notebook, profile="few", data="toy", out=Path("new"), overrides=overrides)
     root = notebook.parent
     assert out == root / "new"
-    assert executed == [
-        {"folds": 3, "share": 1, "data": str(root / "toy"), "encoder": str(root / "bert"), "out": str(root / "new")}
+    stages = [
+        {"name": "full", "trainable": ["*"], "learning_rate": 0.1},
+        {"name": "head # 2", "trainable": ["head.*"], "learning_rate": 0.2},
     ]
+    expected = {"share": 1, "stages": stages, "data": str(root / "toy"), "encoder": str(root / "bert")}
+    assert executed == [expected | {"out": str(root / "new")}]  # what is the notebook's own default is not injected
+
+
+def test_members_are_checked_and_their_encoders_found_before_anything_is_made(
+    toy_folder: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(run.papermill, "execute_notebook", lambda *_, parameters, **__: calls.append(parameters))
+    monkeypatch.chdir(toy_folder.parent)
+
+    def call(*members: dict[str, Any]) -> None:
+        overrides = {"members": list(members)}
+        run_notebook(NOTEBOOKS / "quest.ipynb", profile="sample", data="toy", out=tmp_path / "out", overrides=overrides)
+
+    with pytest.raises(
+        ValueError, match=r"unknown parameter of transformer member 'a': 'encodr' \(did you mean 'encoder'"
+    ):
+        call({"name": "a", "kind": "transformer", "encodr": "bert"})
+    with pytest.raises(FileNotFoundError, match="the encoder folder './absent' does not exist"):
+        call({"name": "a", "kind": "transformer", "encoder": "./absent"})
+    assert calls == []
+    assert not (tmp_path / "out").exists()
+    call({"name": "a", "kind": "transformer", "encoder": "./bert"}, {"name": "b", "kind": "lexical"})
+    assert [member.get("encoder") for member in calls[0]["members"]] == [str(encoder), None]
 
 
 def test_of_launched_processes_the_first_alone_leaves_a_run_folder(

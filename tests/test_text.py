@@ -8,9 +8,10 @@ import toy
 from hypothesis import given
 from hypothesis import strategies as st
 
+from questlib.recipe import LAYOUTS, TextLayout
 from questlib.text import (
+    PASSES,
     SpecialTokens,
-    TextLayout,
     build_passes,
     encode_passes,
     find_special_tokens,
@@ -38,6 +39,10 @@ def frame() -> pd.DataFrame:
 @pytest.fixture(scope="module")
 def tokenizer(encoder_folder: Path):
     return load_tokenizer(encoder_folder)
+
+
+def test_layouts_are_those_that_a_recipe_may_name() -> None:
+    assert sorted(LAYOUTS) == sorted(PASSES)
 
 
 def encode(frame: pd.DataFrame, tokenizer, layout: TextLayout, folder: Path):

@@ -1,6 +1,8 @@
 """Toy encoders of every family: two narrow layers, random weights, one small vocabulary."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +15,13 @@ from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedTokenizerFast
 
+from questlib.batches import QuestRows
+from questlib.data import fill_nulls
+from questlib.metadata import MetadataEncoder
+from questlib.model import QuestModel
+from questlib.recipe import MetadataOptions, ModelOptions, Stage, TextLayout, TrainingSettings, TransformerRecipe
 from questlib.schema import TARGETS
+from questlib.text import encode_passes, load_tokenizer
 
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "modernbert", "electra", "albert", "mpnet")
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
@@ -91,3 +99,36 @@ def give_easy_texts(frame: pd.DataFrame) -> tuple[pd.DataFrame, npt.NDArray]:
     n_good = np.arange(len(frame)) % 10
     texts = [" ".join(["good"] * good + ["bad"] * (9 - good)) for good in n_good]
     return frame.assign(question_body=texts, answer=texts), np.repeat(n_good[:, None] / 9, len(TARGETS), axis=1)
+
+
+def build_easy_rows(frame: pd.DataFrame, encoder_folder: Path, *, cache_folder: Path) -> QuestRows:
+    """Tokenise a toy table with easy texts as a pair of short passes, with metadata."""
+    frame, targets = give_easy_texts(fill_nulls(frame))
+    layout = TextLayout(layout="pair", max_length=32, title_tokens=8)
+    passes = encode_passes(frame, load_tokenizer(encoder_folder), layout, cache_folder=cache_folder)
+    return QuestRows(passes, MetadataEncoder(n_hosts=2).fit_transform(frame), targets=targets)
+
+
+def build_model(encoder_folder: Path, rows: QuestRows) -> QuestModel:
+    """Begin with a toy body and a new head, the same each time."""
+    torch.manual_seed(0)
+    return QuestModel.from_encoder(encoder_folder, n_kinds=2, pooling="mean", metadata_width=rows.metadata.shape[1])
+
+
+STAGE = Stage(name="full", trainable=("*",), epochs=1, learning_rate=1e-3, head_learning_rate=1e-2)
+
+
+def build_recipe(encoder_folder: Path, **changes: Any) -> TransformerRecipe:  # noqa: ANN401
+    """Give a member that a toy body fits into, trained in a second."""
+    recipe = TransformerRecipe(
+        name="toy",
+        encoder=str(encoder_folder),
+        layout=TextLayout(layout="pair", max_length=32, title_tokens=8),
+        metadata=MetadataOptions(n_hosts=2),
+        model=ModelOptions(pooling="mean"),
+        stages=(STAGE,),
+        settings=TrainingSettings(batch_size=4, precision="fp32"),
+        folds_to_train=2,
+        stop_share=0.3,
+    )
+    return replace(recipe, **changes)

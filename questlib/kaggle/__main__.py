@@ -5,14 +5,15 @@ import logging
 import sys
 from pathlib import Path
 
-from questlib.artifacts import read_json
 from questlib.kaggle import client
-from questlib.kaggle.bundle import KERNEL_METADATA, KERNELS, write_bundle
+from questlib.kaggle.bundle import KERNEL_METADATA, KERNELS, Order, write_bundle
 from questlib.kaggle.findings import FAILED, tabulate
 from questlib.kaggle.mounts import LAYOUTS
 from questlib.kaggle.rehearse import Rehearsal, refuse_unrehearsed, rehearse
 from questlib.kaggle.twin import find_python, list_images
 from questlib.kaggle.wheels import make_wheels
+from questlib.parameters import read_value
+from questlib.run_folder import read_json
 
 _PROJECT, _BUILD = Path(), Path("build")
 _BUNDLE = _BUILD / "kaggle"
@@ -44,17 +45,21 @@ def _wheels(parsed: argparse.Namespace) -> int:
 
 def _bundle(parsed: argparse.Namespace) -> int:
     make_wheels(_PROJECT)
-    write_bundle(
-        _PROJECT,
-        kernel=parsed.kernel,
-        owner=parsed.owner,
-        encoder=parsed.encoder,
-        run=parsed.run,
-        profile=parsed.profile,
-        out=_BUNDLE,
-    )
+    write_bundle(_order(parsed), _BUNDLE)
     sys.stdout.write(f"{_BUNDLE / parsed.kernel} and its datasets are written for {parsed.owner}\n")
     return 0
+
+
+def _order(parsed: argparse.Namespace) -> Order:
+    overrides = {name: read_value(value) for name, value in parsed.parameter}
+    return Order(
+        project=_PROJECT.resolve(),
+        kernel=parsed.kernel,
+        owner=parsed.owner,
+        profile=parsed.profile,
+        overrides={"encoder": parsed.encoder} | overrides if parsed.encoder else overrides,
+        run=parsed.run,
+    )
 
 
 def _rehearse(parsed: argparse.Namespace) -> int:
@@ -63,10 +68,8 @@ def _rehearse(parsed: argparse.Namespace) -> int:
     present = [image for image in images if find_python(image)] or images[:1]
     findings = rehearse(
         Rehearsal(
-            project=_PROJECT.resolve(),
+            order=_order(parsed),
             bundle=_BUNDLE.resolve(),
-            kernel=parsed.kernel,
-            profile=parsed.profile,
             data=parsed.data,
             images=present if parsed.all else present[:1],
             layouts=LAYOUTS if parsed.all else LAYOUTS[-1:],
@@ -119,9 +122,13 @@ def _build_parser() -> argparse.ArgumentParser:
     named.add_argument("--kernel", choices=list(KERNELS), default="train", help="train, or predict with a run (train)")
 
     built = argparse.ArgumentParser(add_help=False, parents=[named])
-    built.add_argument("--encoder", default="roberta-base", help="a folder, all-MiniLM-L6-v2 or a hub name")
+    built.add_argument("--encoder", help="a folder, all-MiniLM-L6-v2 or a hub name, for the parameter encoder")
     built.add_argument("--run", type=Path, help="a finished run's folder, for the kernel predict")
     built.add_argument("--profile", default="kaggle", help="what overrides the notebook's defaults (kaggle)")
+    built.add_argument(
+        "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
+        help="override one parameter, as `python -m questlib run` does; may be repeated",
+    )  # fmt: skip
 
     bundle = commands.add_parser("bundle", parents=[built], help="write what is to be uploaded, into build/kaggle/")
     bundle.set_defaults(command=_bundle)

@@ -9,12 +9,12 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
-from questlib.artifacts import read_json
-from questlib.attached import MANIFEST, REQUIREMENTS, WHEELS, hash_file
-from questlib.kaggle.findings import UNCHECKED, Finding, judge
+from questlib.attached import MANIFEST, REQUIREMENTS, WHEELS
+from questlib.kaggle.findings import UNCHECKED, Check, Finding, judge
 from questlib.kaggle.manifest import DATASET_METADATA, fingerprint_of, hash_files, hash_source
 from questlib.kaggle.twin import list_images
 from questlib.kaggle.wheels import LOCK, read_lock
+from questlib.run_folder import hash_file, read_json
 
 # A second copy of these breaks what the image was built with, and takes minutes to install.
 _HEAVY = {
@@ -38,15 +38,29 @@ def check_datasets(project: Path, folder: Path, *, slugs: list[str]) -> list[Fin
     """
     missing = [slug for slug in slugs if not (folder / slug).is_dir()]
     if missing:
-        return [judge(21, [f"the bundle must hold the datasets {missing}, however it does not"], evidence="")]
+        return [
+            judge(Check.DATASETS, [f"the bundle must hold the datasets {missing}, however it does not"], evidence="")
+        ]
     files = [path for slug in slugs for path in sorted((folder / slug).rglob("*")) if path.is_file()]
     wheels = [path for path in files if path.suffix == ".whl"]
     return [
-        judge(17, list(_judge_wheel_names(project, folder / WHEELS)), evidence=", ".join(path.name for path in wheels)),
+        judge(
+            Check.WHEELS,
+            list(_judge_wheel_names(project, folder / WHEELS)),
+            evidence=", ".join(path.name for path in wheels),
+        ),
         *_check_packages(wheels),
-        judge(20, list(_judge_names(files, folder)), evidence=f"the names of {len(files)} files survive"),
-        judge(21, list(_judge_metadata(folder, slugs)), evidence=f"{', '.join(slugs)} are described within the rules"),
-        judge(22, list(_judge_manifests(project, folder, slugs)), evidence="manifests agree with files and source"),
+        judge(Check.MANGLED, list(_judge_names(files, folder)), evidence=f"the names of {len(files)} files survive"),
+        judge(
+            Check.DATASETS,
+            list(_judge_metadata(folder, slugs)),
+            evidence=f"{', '.join(slugs)} are described within the rules",
+        ),
+        judge(
+            Check.VERSIONS,
+            list(_judge_manifests(project, folder, slugs)),
+            evidence="manifests agree with files and source",
+        ),
     ]
 
 
@@ -89,10 +103,12 @@ def _check_packages(wheels: list[Path]) -> Iterator[Finding]:
                 elif not needed.specifier.contains(version, prereleases=True):
                     wrong.append(f"{path.name} needs {needed}, however the image of Python {image} has {version}")
     evidence = f"nothing heavy; what they need, the images of Python {' and '.join(images)} have"
-    yield judge(19, wrong, evidence=evidence)
+    yield judge(Check.PACKAGES, wrong, evidence=evidence)
     if unknown:
         names = ", ".join(sorted(set(unknown)))
-        yield Finding(check=19, state=UNCHECKED, evidence=f"the images' versions of {names} are not published")
+        yield Finding(
+            check=Check.PACKAGES, state=UNCHECKED, evidence=f"the images' versions of {names} are not published"
+        )
 
 
 def _read_requirements(wheel: Path) -> list[str]:

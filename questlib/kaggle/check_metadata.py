@@ -8,7 +8,7 @@ from typing import Any
 from slugify import slugify
 
 from questlib.kaggle.bundle import KERNEL_METADATA
-from questlib.kaggle.findings import Finding, judge
+from questlib.kaggle.findings import Check, Finding, judge
 
 _KEYS = {
     "id", "id_no", "title", "code_file", "language", "kernel_type", "is_private", "enable_gpu", "enable_tpu",
@@ -39,18 +39,28 @@ def check_metadata(folder: Path) -> list[Finding]:
     try:
         metadata = json.loads((folder / KERNEL_METADATA).read_bytes().decode("utf-8"))  # a BOM is refused as not JSON
     except (OSError, ValueError) as error:
-        return [judge(1, [f"{KERNEL_METADATA} must be JSON in UTF-8 without a BOM, however: {error}"], evidence="")]
+        return [
+            judge(
+                Check.METADATA,
+                [f"{KERNEL_METADATA} must be JSON in UTF-8 without a BOM, however: {error}"],
+                evidence="",
+            )
+        ]
     unknown = sorted(set(metadata) - _KEYS)
     missing = sorted(_KEYS - {"id_no", "docker_image"} - set(metadata))
     wrong = [f"unknown keys, which the client would ignore: {unknown}"] if unknown else []
     wrong += [f"keys to be stated: {missing}"] if missing else []
     return [
-        judge(1, wrong, evidence=f"{len(metadata)} keys, all known"),
-        judge(2, _judge_internet(metadata), evidence="enable_internet is false"),
-        judge(3, _judge_names(metadata), evidence=f"{metadata.get('id')}, titled {metadata.get('title')!r}"),
-        judge(4, _judge_code(metadata, folder=folder), evidence=f"python notebook {metadata.get('code_file')}"),
-        judge(5, _judge_sources(metadata), evidence=", ".join(_list_sources(metadata))),
-        judge(6, _judge_machine(metadata), evidence=f"{metadata.get('machine_shape')}, GPU on"),
+        judge(Check.METADATA, wrong, evidence=f"{len(metadata)} keys, all known"),
+        judge(Check.INTERNET_OFF, _judge_internet(metadata), evidence="enable_internet is false"),
+        judge(Check.NAMES, _judge_names(metadata), evidence=f"{metadata.get('id')}, titled {metadata.get('title')!r}"),
+        judge(
+            Check.CODE_FILE,
+            _judge_code(metadata, folder=folder),
+            evidence=f"python notebook {metadata.get('code_file')}",
+        ),
+        judge(Check.SOURCES, _judge_sources(metadata), evidence=", ".join(_list_sources(metadata))),
+        judge(Check.MACHINE, _judge_machine(metadata), evidence=f"{metadata.get('machine_shape')}, GPU on"),
     ]
 
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import nbformat
 
-from questlib.kaggle.findings import Finding, judge
+from questlib.kaggle.findings import Check, Finding, judge
+from questlib.parameters import TAG, read_cell
+from questlib.recipe import Recipe
 
 LIMIT = 700_000  # bytes; 704 KiB were accepted, 2.8 MB refused
 _ENDERS = {"exit", "quit", "sys.exit", "os._exit", "input"}
@@ -30,20 +32,31 @@ def check_notebook(path: Path, *, parameters: dict[str, Any], attached: set[str]
     """
     size = path.stat().st_size
     large = [f"the notebook must be below {LIMIT} bytes, however: {size}"] if size >= LIMIT else []
-    findings = [judge(8, large, evidence=f"the notebook has {size} bytes")]
+    findings = [judge(Check.SIZE, large, evidence=f"the notebook has {size} bytes")]
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
     except (ValueError, nbformat.ValidationError) as error:
-        return [*findings, judge(11, [f"the notebook must be valid, however: {str(error)[:200]}"], evidence="")]
+        return [
+            *findings,
+            judge(Check.NOTEBOOK, [f"the notebook must be valid, however: {str(error)[:200]}"], evidence=""),
+        ]
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     return [
         *findings,
-        judge(11, _judge_form(notebook), evidence="valid, kernel python3, cell ids unique"),
-        judge(12, _judge_traces(notebook, path.read_text(encoding="utf-8")), evidence="none in any cell"),
-        judge(13, _judge_parameters(cells, parameters), evidence=f"{len(parameters)} parameters as in production"),
-        judge(14, _judge_code(cells), evidence=f"{len(cells)} cells without any"),
-        judge(27, _judge_hub(cells, parameters, attached), evidence="switched before any import; inputs are attached"),
+        judge(Check.NOTEBOOK, _judge_form(notebook), evidence="valid, kernel python3, cell ids unique"),
+        judge(Check.TRACES, _judge_traces(notebook, path.read_text(encoding="utf-8")), evidence="none in any cell"),
+        judge(
+            Check.PARAMETERS,
+            _judge_parameters(cells, parameters),
+            evidence=f"{len(parameters)} parameters as in production",
+        ),
+        judge(Check.CODE, _judge_code(cells), evidence=f"{len(cells)} cells without any"),
+        judge(
+            Check.HUB_CLOSED,
+            _judge_hub(cells, parameters, attached),
+            evidence="switched before any import; inputs are attached",
+        ),
     ]
 
 
@@ -75,16 +88,10 @@ def _judge_traces(notebook: nbformat.NotebookNode, text: str) -> list[str]:
 
 
 def _judge_parameters(cells: list[nbformat.NotebookNode], parameters: dict[str, Any]) -> list[str]:
-    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    tagged = [cell for cell in cells if TAG in cell.metadata.get("tags", [])]
     if len(tagged) != 1:
         return [f"exactly one cell must be tagged parameters, however: {len(tagged)}"]
-    found = {}
-    for statement in ast.parse(tagged[0].source).body:
-        match statement:
-            case ast.AnnAssign(target=ast.Name(id=name), value=ast.expr() as value):
-                found[name] = ast.literal_eval(value)
-            case _:
-                return [f"parameters must be annotated assignments, however: {ast.unparse(statement)!r}"]
+    found = read_cell(tagged[0].source)
     wrong = [f"unknown parameters: {sorted(set(found) - set(parameters))}"] if set(found) - set(parameters) else []
     for name, value in parameters.items():
         if name not in found or found[name] != value:
@@ -112,9 +119,11 @@ def _judge_code(cells: list[nbformat.NotebookNode]) -> list[str]:
 
 def _judge_hub(cells: list[nbformat.NotebookNode], parameters: dict[str, Any], attached: set[str]) -> list[str]:
     wrong = []
-    for name in ("data", "encoder", "run"):
-        value = parameters.get(name)
-        if value is not None and value not in attached:
+    named: dict[str, Any] = {name: parameters[name] for name in ("data", "run") if name in parameters}
+    if "members" in parameters:
+        named |= {f"encoder {name}": name for name in Recipe.from_parameters(parameters).encoders}
+    for name, value in named.items():
+        if value not in attached:
             wrong.append(f"{name} must be the slug of an attached source, however: {value!r}, attached: {attached}")
     switched = False
     for cell in cells:

@@ -16,11 +16,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from questlib.artifacts import SUBMISSION, read_json
 from questlib.attached import MANIFEST
 from questlib.data import read_table
 from questlib.kaggle.bundle import KERNEL_METADATA
 from questlib.kaggle.manifest import read_fingerprint
+from questlib.run_folder import SUBMISSION, read_json
 from questlib.schema import ID, TARGETS
 from questlib.submission import check_submission
 

@@ -2,62 +2,65 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import Enum
 
-CHECKS: dict[int, str] = {
-    1: "metadata is strict JSON with known keys only",
-    2: "the internet is off, literally and on the wire",
-    3: "id and title are valid and agree",
-    4: "language, kind and code file",
-    5: "sources are named as the client wants them",
-    6: "the machine shape is current",
-    7: "a push that is refused with status 0 is an error",
-    8: "what is posted is below 700 KB",
-    9: "the text on the wire runs by itself",
-    10: "the client starts",
-    11: "the notebook is valid and names its kernel",
-    12: "no outputs, counts, paths or traces of a run",
-    13: "one cell of parameters, with production values",
-    14: "no exit, input, download or index in the code",
-    15: "runs to its last cell under Kaggle's runner",
-    16: "questlib imports from a read-only mount",
-    17: "wheel names survive and need no compiler",
-    18: "the install moves no other package",
-    19: "no heavy package is shipped, and the image's suffice",
-    20: "runs after the upload has mangled names and archives",
-    21: "the upload of each dataset is complete",
-    22: "an older version of a dataset is refused in words",
-    23: "both mount layouts, weights one folder deeper too",
-    24: "a missing input is named, at once",
-    25: "writes stay in /kaggle/working and /tmp, and small",
-    26: "nothing asks the network",
-    27: "the hub is closed before the first import",
-    28: "0, 1 or 2 GPUs, and one that does not compute",
-    29: "the hidden test may be anything",
-    30: "a submission stands early, and time suffices",
-}
+
+class Check(Enum):
+    """One check: its number and what it says of a kernel that passes."""
+
+    METADATA = 1, "metadata is strict JSON with known keys only"
+    INTERNET_OFF = 2, "the internet is off, literally and on the wire"
+    NAMES = 3, "id and title are valid and agree"
+    CODE_FILE = 4, "language, kind and code file"
+    SOURCES = 5, "sources are named as the client wants them"
+    MACHINE = 6, "the machine shape is current"
+    REFUSALS = 7, "a push that is refused with status 0 is an error"
+    SIZE = 8, "what is posted is below 700 KB"
+    TEXT_ON_WIRE = 9, "the text on the wire runs by itself"
+    CLIENT = 10, "the client starts"
+    NOTEBOOK = 11, "the notebook is valid and names its kernel"
+    TRACES = 12, "no outputs, counts, paths or traces of a run"
+    PARAMETERS = 13, "one cell of parameters, with production values"
+    CODE = 14, "no exit, input, download or index in the code"
+    RUNS = 15, "runs to its last cell under Kaggle's runner"
+    IMPORTS = 16, "questlib imports from a read-only mount"
+    WHEELS = 17, "wheel names survive and need no compiler"
+    INSTALL = 18, "the install moves no other package"
+    PACKAGES = 19, "no heavy package is shipped, and the image's suffice"
+    MANGLED = 20, "runs after the upload has mangled names and archives"
+    DATASETS = 21, "the upload of each dataset is complete"
+    VERSIONS = 22, "an older version of a dataset is refused in words"
+    MOUNTS = 23, "both mount layouts, weights one folder deeper too"
+    MISSING_INPUT = 24, "a missing input is named, at once"
+    WRITES = 25, "writes stay in /kaggle/working and /tmp, and small"
+    NETWORK = 26, "nothing asks the network"
+    HUB_CLOSED = 27, "the hub is closed before the first import"
+    GPUS = 28, "0, 1 or 2 GPUs, and one that does not compute"
+    HIDDEN_TEST = 29, "the hidden test may be anything"
+    TIME = 30, "a submission stands early, and time suffices"
+
+    def __init__(self, number: int, told: str) -> None:
+        self.number = number
+        self.told = told
+
+
 PASSED, FAILED, UNCHECKED = "passed", "FAILED", "not checkable here"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """What one look at one check gave.
+    """What one look at one check gave."""
 
-    Args:
-        check: Its number.
-        state: "passed", "FAILED" or "not checkable here".
-        evidence: What was seen.
-    """
-
-    check: int
-    state: str
-    evidence: str
+    check: Check
+    state: str  # PASSED, FAILED or UNCHECKED
+    evidence: str  # what was seen
 
 
-def judge(check: int, wrong: Sequence[str], *, evidence: str) -> Finding:
+def judge(check: Check, wrong: Sequence[str], *, evidence: str) -> Finding:
     """Judge a check by what is wrong.
 
     Args:
-        check: Its number.
+        check: Which.
         wrong: What is wrong, with what to do; empty where all is well.
         evidence: What was seen where all is well.
 
@@ -78,7 +81,7 @@ def summarize(findings: Sequence[Finding]) -> list[Finding]:
         looked at is not checkable here.
     """
     merged = []
-    for check in CHECKS:
+    for check in Check:
         found = [finding for finding in findings if finding.check == check]
         states = [state for state in (FAILED, PASSED, UNCHECKED) if any(one.state == state for one in found)]
         state = states[0] if states else UNCHECKED
@@ -95,7 +98,7 @@ def summarize(findings: Sequence[Finding]) -> list[Finding]:
 
 def tabulate(findings: Sequence[Finding]) -> str:
     """Lay findings out as a table for a terminal, one line each."""
-    lines = [f"{one.check:>2}  {one.state:<18}  {CHECKS[one.check]:<56}  {one.evidence}" for one in findings]
+    lines = [f"{one.check.number:>2}  {one.state:<18}  {one.check.told:<56}  {one.evidence}" for one in findings]
     counts = ", ".join(
         f"{sum(one.state == state for one in findings)} {state}" for state in (PASSED, FAILED, UNCHECKED)
     )

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
-from questlib.kaggle.findings import UNCHECKED, Finding, judge
-from questlib.kaggle.sessions import Outcome
+from questlib.kaggle.findings import UNCHECKED, Check, Finding, judge
+from questlib.kaggle.sessions import HUB_NAME, Outcome, SessionKind
 
 _MOST_FILES, _MOST_BYTES = 500, 20 * 1000**3
 _AT_ONCE = 5.0  # seconds
@@ -20,29 +20,35 @@ def judge_outcomes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
         Findings.
     """
     faults = [fault for fault in (one.find_fault() for one in outcomes) if fault]
-    public = [one for one in outcomes if not one.session.is_rerun]
-    hidden = [one for one in outcomes if one.session.is_rerun]
+    public = [one for one in outcomes if one.session.kind is SessionKind.PUBLIC_TEST]
+    hidden = [one for one in outcomes if one.session.kind is SessionKind.HIDDEN_TEST]
     twins = dict.fromkeys(one.session.twin.versions for one in outcomes)
-    yield judge(9, [one.find_fault() for one in public if one.find_fault()], evidence="run as it came over the wire")
+    yield judge(
+        Check.TEXT_ON_WIRE,
+        [one.find_fault() for one in public if one.find_fault()],
+        evidence="run as it came over the wire",
+    )
     incomplete = [one.session.name for one in outcomes if one.status == 0 and not one.is_complete]
     ended = [f"the last cell was not run: {incomplete}"] if incomplete else []
-    yield judge(15, faults + ended, evidence=f"{len(outcomes)} sessions in {'; '.join(twins)}")
+    yield judge(Check.RUNS, faults + ended, evidence=f"{len(outcomes)} sessions in {'; '.join(twins)}")
     yield judge(
-        18, list(_judge_packages(outcomes)), evidence="questlib and the locked wheels were added, nothing moved"
+        Check.INSTALL,
+        list(_judge_packages(outcomes)),
+        evidence="questlib and the locked wheels were added, nothing moved",
     )
-    yield judge(20, faults, evidence="inputs were mangled as the upload does")
+    yield judge(Check.MANGLED, faults, evidence="inputs were mangled as the upload does")
     seen = dict.fromkeys(
         f"{one.session.layout} layout, weights {'one folder deeper' if one.session.is_deeper else 'at the top'}"
         for one in public
     )
-    yield judge(23, faults, evidence=", ".join(seen))
-    yield judge(25, list(_judge_writes(outcomes)), evidence="all else was read-only")
+    yield judge(Check.MOUNTS, faults, evidence=", ".join(seen))
+    yield judge(Check.WRITES, list(_judge_writes(outcomes)), evidence="all else was read-only")
     yield from _judge_network(outcomes)
-    yield judge(28, faults, evidence="0 GPUs")
-    yield Finding(check=28, state=UNCHECKED, evidence="1 or 2 GPUs that compute: none is here")
-    swaps = ", ".join(dict.fromkeys(one.session.name.rsplit(", ", 1)[1] for one in hidden))
+    yield judge(Check.GPUS, faults, evidence="0 GPUs")
+    yield Finding(check=Check.GPUS, state=UNCHECKED, evidence="1 or 2 GPUs that compute: none is here")
+    swaps = ", ".join(dict.fromkeys(one.session.swap for one in hidden))
     wrong = [one.find_fault() for one in hidden if one.find_fault()]
-    yield judge(29, wrong, evidence=f"a valid submission each for: {swaps}")
+    yield judge(Check.HIDDEN_TEST, wrong, evidence=f"a valid submission each for: {swaps}")
     yield from _judge_time(public)
 
 
@@ -66,17 +72,19 @@ def _judge_writes(outcomes: Sequence[Outcome]) -> Iterator[str]:
 def _judge_network(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
     traced = [one for one in outcomes if one.seen.get("connects") is not None]
     wrong = [f"{one.session.name}: {one.seen['connects'][0]}" for one in traced if one.seen["connects"]]
-    yield judge(26, wrong, evidence=f"{len(outcomes)} sessions had no network")
+    yield judge(Check.NETWORK, wrong, evidence=f"{len(outcomes)} sessions had no network")
     if not traced:
-        yield Finding(check=26, state=UNCHECKED, evidence="attempts: strace is not installed")
+        yield Finding(check=Check.NETWORK, state=UNCHECKED, evidence="attempts: strace is not installed")
 
 
 def _judge_time(public: Sequence[Outcome]) -> Iterator[Finding]:
     late = [one.session.name for one in public if one.status == 0 and one.first_submission is None]
     stood = [one for one in public if one.first_submission is not None]
     times = ", ".join(f"{one.first_submission:.0f} s of {one.seconds:.0f} s" for one in stood)
-    yield judge(30, [f"no submission stood: {late}"] if late else [], evidence=f"a submission stood after {times}")
-    yield Finding(check=30, state=UNCHECKED, evidence="the whole test within 2 hours on two T4s: none is here")
+    yield judge(
+        Check.TIME, [f"no submission stood: {late}"] if late else [], evidence=f"a submission stood after {times}"
+    )
+    yield Finding(check=Check.TIME, state=UNCHECKED, evidence="the whole test within 2 hours on two T4s: none is here")
 
 
 def judge_probes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
@@ -89,18 +97,17 @@ def judge_probes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
         Findings.
     """
     expected = {
-        "older wheels": (22, "an older version of the dataset questlib-wheels is mounted"),
-        "no tables": (24, "google-quest-challenge"),
-        "hub name": (27, "some-owner/some-model"),
+        SessionKind.OLDER_WHEELS: (Check.VERSIONS, "an older version of the dataset questlib-wheels is mounted"),
+        SessionKind.NO_TABLES: (Check.MISSING_INPUT, "google-quest-challenge"),
+        SessionKind.HUB_NAME: (Check.HUB_CLOSED, HUB_NAME),
     }
     for one in outcomes:
-        what = one.session.name.rsplit(", ", 1)[1]
-        if what == "library":
+        if one.session.kind is SessionKind.LIBRARY:
             fault = [] if one.status == 0 else [f"{one.session.name}: {one.error or one.log}"]
-            yield judge(16, fault, evidence="every module of a kernel, from files that were not installed")
-            yield judge(28, fault, evidence="two GPUs that do not compute are passed over")
+            yield judge(Check.IMPORTS, fault, evidence="every module of a kernel, from files that were not installed")
+            yield judge(Check.GPUS, fault, evidence="two GPUs that do not compute are passed over")
             continue
-        check, words = expected[what]
+        check, words = expected[one.session.kind]
         wrong = []
         if one.status == 0 or words not in one.error:
             wrong.append(f"{one.session.name}: the error must say {words!r}, however: {one.error!r}")

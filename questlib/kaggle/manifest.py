@@ -5,8 +5,8 @@ from pathlib import Path
 
 from hatchling.builders.wheel import WheelBuilder
 
-from questlib.artifacts import read_json, write_json
-from questlib.attached import MANIFEST, hash_file
+from questlib.attached import MANIFEST
+from questlib.run_folder import hash_file, read_json, write_json
 
 DATASET_METADATA = "dataset-metadata.json"
 

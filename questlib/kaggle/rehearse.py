@@ -12,19 +12,20 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from questlib.artifacts import read_json, write_json
 from questlib.attached import MANIFEST, WHEELS
 from questlib.kaggle import sandbox
-from questlib.kaggle.bundle import KERNEL_METADATA, KERNELS, production_parameters, set_parameters
+from questlib.kaggle.bundle import KERNEL_METADATA, Order, production_parameters
 from questlib.kaggle.check_datasets import check_datasets
 from questlib.kaggle.check_metadata import check_metadata
 from questlib.kaggle.check_notebook import LIMIT, check_notebook
-from questlib.kaggle.findings import FAILED, UNCHECKED, Finding, judge, summarize
+from questlib.kaggle.findings import FAILED, UNCHECKED, Check, Finding, judge, summarize
 from questlib.kaggle.hidden import SWAPS, cut_tables, swap_test
 from questlib.kaggle.judgements import judge_outcomes, judge_probes
 from questlib.kaggle.manifest import fingerprint_of, hash_files
-from questlib.kaggle.sessions import Outcome, Session, run_session
+from questlib.kaggle.sessions import HUB_NAME, Outcome, Session, SessionKind, run_session
 from questlib.kaggle.twin import make_twin
+from questlib.parameters import TAG, read_cell, write_cell
+from questlib.run_folder import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -35,27 +36,19 @@ N_QUESTIONS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Rehearsal:
-    """What is rehearsed.
+    """What is rehearsed."""
 
-    Args:
-        project: The project's root.
-        bundle: What `write_bundle` wrote.
-        kernel: "train" or "predict".
-        profile: What the bundle was written with.
-        data: Folder of the tables, of which a few questions are used.
-        images: Python minors of the images, such as "3.12".
-        layouts: Mount layouts.
-        folder: Takes inputs, outputs and logs.
-    """
+    order: Order  # what the bundle was written by
+    bundle: Path  # what `write_bundle` wrote
+    data: Path  # folder of the tables, of which a few questions are used
+    images: Sequence[str]  # Python minors of the images, such as "3.12"
+    layouts: Sequence[str]  # mount layouts
+    folder: Path  # takes inputs, outputs and logs
 
-    project: Path
-    bundle: Path
-    kernel: str
-    profile: str
-    data: Path
-    images: Sequence[str]
-    layouts: Sequence[str]
-    folder: Path
+    @property
+    def kernel_folder(self) -> Path:
+        """The kernel's folder in the bundle."""
+        return self.bundle / self.order.kernel
 
 
 def rehearse(rehearsal: Rehearsal) -> list[Finding]:
@@ -73,15 +66,16 @@ def rehearse(rehearsal: Rehearsal) -> list[Finding]:
     if not _failed(findings):
         reason = sandbox.why_not()
         if reason:
-            findings.append(Finding(check=15, state=FAILED, evidence=f"nothing could be run: {reason}"))
+            findings.append(Finding(check=Check.RUNS, state=FAILED, evidence=f"nothing could be run: {reason}"))
         else:
             findings += _check_wire(rehearsal)
     if not _failed(findings):
         findings += _check_sessions(rehearsal)
     summary = summarize(findings)
-    record = {"contents": hash_contents(rehearsal.bundle, kernel=rehearsal.kernel), "passed": not _failed(summary)}
-    lines = [{"check": one.check, "state": one.state, "evidence": one.evidence} for one in summary]
-    write_json(rehearsal.bundle / rehearsal.kernel / RECORD, record | {"findings": lines})
+    contents = hash_contents(rehearsal.bundle, kernel=rehearsal.order.kernel)
+    record = {"contents": contents, "passed": not _failed(summary)}
+    lines = [{"check": one.check.number, "state": one.state, "evidence": one.evidence} for one in summary]
+    write_json(rehearsal.kernel_folder / RECORD, record | {"findings": lines})
     return summary
 
 
@@ -94,17 +88,13 @@ def check_statically(rehearsal: Rehearsal) -> Iterator[Finding]:
     Yields:
         Findings.
     """
-    bundle, described = rehearsal.bundle, KERNELS[rehearsal.kernel]
-    datasets = bundle / "datasets"
-    yield from check_metadata(bundle / rehearsal.kernel)
-    slugs = [WHEELS, described.weights]
-    found = check_datasets(rehearsal.project, datasets, slugs=slugs)
-    yield from found
+    order, datasets = rehearsal.order, rehearsal.bundle / "datasets"
+    yield from check_metadata(rehearsal.kernel_folder)
+    slugs = order.list_datasets()
+    yield from check_datasets(order.project, datasets, slugs=slugs)
     if all((datasets / slug / MANIFEST).is_file() for slug in slugs):
-        parameters = production_parameters(
-            rehearsal.project, kernel=rehearsal.kernel, profile=rehearsal.profile, datasets=datasets
-        )
-        notebook = bundle / rehearsal.kernel / described.notebook
+        parameters = production_parameters(order, datasets=datasets)
+        notebook = rehearsal.kernel_folder / order.described.notebook
         yield from check_notebook(notebook, parameters=parameters, attached={COMPETITION, *slugs})
 
 
@@ -128,7 +118,8 @@ def refuse_unrehearsed(bundle: Path, *, kernel: str) -> None:
 
 def hash_contents(bundle: Path, *, kernel: str) -> str:
     """Hash what a push of a kernel would upload."""
-    folders = [bundle / kernel, *(bundle / "datasets" / slug for slug in (WHEELS, KERNELS[kernel].weights))]
+    sources = read_json(bundle / kernel / KERNEL_METADATA).get("dataset_sources", [])
+    folders = [bundle / kernel, *(bundle / "datasets" / str(source).split("/")[-1] for source in sources)]
     hashes = {
         f"{folder.name}/{name}": digest
         for folder in folders
@@ -145,39 +136,43 @@ def _failed(findings: Sequence[Finding]) -> bool:
 def _check_wire(rehearsal: Rehearsal) -> Iterator[Finding]:
     logger.info("pushing with the real client to a server on this machine")
     folder = rehearsal.folder / "wire"
-    command = [sys.executable, "-m", "questlib.kaggle.wire", str(rehearsal.bundle), rehearsal.kernel, str(folder)]
+    command = [sys.executable, "-m", "questlib.kaggle.wire", str(rehearsal.bundle), rehearsal.order.kernel, str(folder)]
     namespace = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     done = subprocess.run([*namespace, *command], capture_output=True, text=True)
     if done.returncode:
         yield judge(
-            10, [f"the client must start and push, however: {(done.stderr or done.stdout)[-500:]}"], evidence=""
+            Check.CLIENT,
+            [f"the client must start and push, however: {(done.stderr or done.stdout)[-500:]}"],
+            evidence="",
         )
         return
     seen = json.loads(done.stdout.splitlines()[-1])
-    yield judge(10, [], evidence=seen["client"])
+    yield judge(Check.CLIENT, [], evidence=seen["client"])
     body = seen["body"]
     internet = [] if body.get("enableInternet") is False else ["enableInternet is not false in what was posted"]
-    yield judge(2, internet, evidence="and so it was posted")
+    yield judge(Check.INTERNET_OFF, internet, evidence="and so it was posted")
     accepted = [name for name, error in seen["refusals"].items() if not error]
-    yield judge(7, [f"taken as accepted: {accepted}"] if accepted else [], evidence=f"{len(seen['refusals'])} refusals")
+    yield judge(
+        Check.REFUSALS,
+        [f"taken as accepted: {accepted}"] if accepted else [],
+        evidence=f"{len(seen['refusals'])} refusals",
+    )
     large = [f"the posted body has {seen['bytes']} bytes"] if seen["bytes"] >= LIMIT else []
-    yield judge(8, large, evidence=f"{seen['bytes']} bytes were posted")
-    owner = read_json(rehearsal.bundle / rehearsal.kernel / KERNEL_METADATA)["id"].split("/")[0]
+    yield judge(Check.SIZE, large, evidence=f"{seen['bytes']} bytes were posted")
     wrong = []
-    for slug in (WHEELS, KERNELS[rehearsal.kernel].weights):
+    for slug in rehearsal.order.list_datasets():
         sent = hash_files(rehearsal.bundle / "datasets" / slug)
-        if hash_files(folder / "datasets" / owner / slug) != sent:
+        if hash_files(folder / "datasets" / rehearsal.order.owner / slug) != sent:
             wrong.append(f"{slug} did not arrive whole")
-    yield judge(21, wrong, evidence="every file arrived")
+    yield judge(Check.DATASETS, wrong, evidence="every file arrived")
 
 
 def _check_sessions(rehearsal: Rehearsal) -> Iterator[Finding]:
-    metadata = read_json(rehearsal.bundle / rehearsal.kernel / KERNEL_METADATA)
-    owner = metadata["id"].split("/")[0]
-    wire = rehearsal.folder / "wire"
-    text = (wire / "kernels" / metadata["id"] / "kernel.ipynb").read_text(encoding="utf-8")
+    order, wire = rehearsal.order, rehearsal.folder / "wire"
+    kernel_id = read_json(rehearsal.kernel_folder / KERNEL_METADATA)["id"]
+    text = (wire / "kernels" / kernel_id / "kernel.ipynb").read_text(encoding="utf-8")
     # What is mounted is what arrived, not what lies in the bundle.
-    datasets = [wire / "datasets" / owner / slug for slug in (WHEELS, KERNELS[rehearsal.kernel].weights)]
+    datasets = [wire / "datasets" / order.owner / slug for slug in order.list_datasets()]
     tables = rehearsal.folder / "tables"
     public = cut_tables(rehearsal.data, tables / "public" / COMPETITION, n_questions=N_QUESTIONS)
     hidden = {name: swap_test(public, tables / name / COMPETITION, swap=swap) for name, swap in SWAPS.items()}
@@ -187,27 +182,26 @@ def _check_sessions(rehearsal: Rehearsal) -> Iterator[Finding]:
         twin = make_twin(image)
         for number, layout in enumerate(rehearsal.layouts):
             base = Session(
-                name=f"Python {image}, {layout} layout",
                 text=text,
                 twin=twin,
                 layout=layout,
                 is_deeper=(number + place) % 2 == 0,
-                owner=owner,
+                owner=order.owner,
                 datasets=datasets,
                 competition=public,
             )
             sessions.append(base)
             sessions += [
-                replace(base, name=f"{base.name}, {name}", competition=folder, is_rerun=True)
+                replace(base, kind=SessionKind.HIDDEN_TEST, swap=name, competition=folder)
                 for name, folder in hidden.items()
             ]
-        probes += _list_probes(replace(base, name=f"Python {image}"), folder=rehearsal.folder)
+        probes += _list_probes(base, rehearsal)
     outcomes = _run_all([*sessions, *probes], folder=rehearsal.folder)
     yield from judge_outcomes(outcomes[: len(sessions)])
     yield from judge_probes(outcomes[len(sessions) :])
     for twin in {one.twin.image: one.twin for one in sessions}.values():
         if twin.stands_in:
-            yield Finding(check=15, state=UNCHECKED, evidence=twin.stands_in)
+            yield Finding(check=Check.RUNS, state=UNCHECKED, evidence=twin.stands_in)
 
 
 def _run_all(sessions: Sequence[Session], *, folder: Path) -> list[Outcome]:
@@ -224,34 +218,36 @@ def _run_all(sessions: Sequence[Session], *, folder: Path) -> list[Outcome]:
         )
 
 
-def _list_probes(base: Session, *, folder: Path) -> list[Session]:
+def _list_probes(base: Session, rehearsal: Rehearsal) -> list[Session]:
     """Runs that must fail, each in its own words, and one that looks at the library alone."""
-    older = folder / "older" / base.twin.image / WHEELS
+    older = rehearsal.folder / "older" / base.twin.image / WHEELS
     shutil.copytree(next(path for path in base.datasets if path.name == WHEELS), older)
     manifest = read_json(older / MANIFEST)
     write_json(older / MANIFEST, manifest | {"fingerprint": "0" * 64})
     datasets = [older if path.name == WHEELS else path for path in base.datasets]
-    name = "encoder" if any("encoder" in path.name for path in base.datasets) else "run"
     return [
-        replace(base, name=f"{base.name}, older wheels", datasets=datasets),
-        replace(base, name=f"{base.name}, no tables", competition=None),
-        replace(base, name=f"{base.name}, hub name", text=_with_parameters(base.text, {name: "some-owner/some-model"})),
-        replace(base, name=f"{base.name}, library", text=_probe_library(base.text)),
+        replace(base, kind=SessionKind.OLDER_WHEELS, datasets=datasets),
+        replace(base, kind=SessionKind.NO_TABLES, competition=None),
+        replace(base, kind=SessionKind.HUB_NAME, text=_name_hub(base.text)),
+        replace(base, kind=SessionKind.LIBRARY, text=_probe_library(base.text)),
     ]
 
 
-def _with_parameters(text: str, values: dict[str, Any]) -> str:
+def _name_hub(text: str) -> str:
     notebook = json.loads(text)
     for cell in notebook["cells"]:
-        if "parameters" in cell["metadata"].get("tags", []):
-            cell["source"] = set_parameters("".join(cell["source"]), values)
+        if TAG in cell["metadata"].get("tags", []):
+            source = "".join(cell["source"])
+            values = read_cell(source)
+            member = {"name": "hub", "kind": "transformer", "encoder": HUB_NAME}
+            cell["source"] = write_cell(source, {"run": HUB_NAME} if "run" in values else {"members": [member]})
     return json.dumps(notebook)
 
 
 def _probe_library(text: str) -> str:
     notebook = json.loads(text)
     code = Path(__file__).with_name("probe.py").read_text(encoding="utf-8")
-    parameters = next(cell for cell in notebook["cells"] if "parameters" in cell["metadata"].get("tags", []))
+    parameters = next(cell for cell in notebook["cells"] if TAG in cell["metadata"].get("tags", []))
     described: dict[str, Any] = {
         "cell_type": "code",
         "id": "probe",

@@ -8,50 +8,56 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from pathlib import Path
 
 import nbformat
 
-from questlib.artifacts import SUBMISSION
 from questlib.attached import WHEELS
 from questlib.data import read_table
 from questlib.kaggle.mounts import mount
 from questlib.kaggle.sandbox import run_in_sandbox
 from questlib.kaggle.session import NOTEBOOK
 from questlib.kaggle.twin import Twin
+from questlib.run_folder import SUBMISSION
 from questlib.schema import ID, TARGETS
 from questlib.submission import check_submission
 
 logger = logging.getLogger(__name__)
 
+HUB_NAME = "some-owner/some-model"
 _TIMEOUT = 1800.0  # seconds
+
+
+class SessionKind(Enum):
+    """What a session is run for: to submit, to fail in words, or to look at the library."""
+
+    PUBLIC_TEST = "public test"
+    HIDDEN_TEST = "hidden test"
+    OLDER_WHEELS = "older wheels"
+    NO_TABLES = "no tables"
+    HUB_NAME = "hub name"
+    LIBRARY = "library"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Session:
-    """One run of a kernel's text.
+    """One run of a kernel's text."""
 
-    Args:
-        name: What is special about it.
-        text: The notebook.
-        twin: The environment.
-        layout: The mount layout, "old" or "new".
-        is_deeper: Whether weights lie one folder deeper than their dataset.
-        owner: The datasets' owner.
-        datasets: Folders named by their slugs.
-        competition: The tables' folder, named by the competition's slug; None where it is not attached.
-        is_rerun: Whether it is the run on the hidden test.
-    """
+    text: str  # the notebook
+    twin: Twin  # the environment
+    layout: str  # the mount layout, "old" or "new"
+    is_deeper: bool  # whether weights lie one folder deeper than their dataset
+    owner: str  # of the datasets
+    datasets: Sequence[Path]  # folders named by their slugs
+    competition: Path | None  # the tables' folder, named by the competition's slug; None where it is not attached
+    kind: SessionKind = SessionKind.PUBLIC_TEST
+    swap: str = ""  # which hidden test
 
-    name: str
-    text: str
-    twin: Twin
-    layout: str
-    is_deeper: bool
-    owner: str
-    datasets: Sequence[Path]
-    competition: Path | None
-    is_rerun: bool = False
+    @property
+    def name(self) -> str:
+        """As the log and the evidence show it."""
+        return f"Python {self.twin.image}, {self.layout} layout, {self.swap or self.kind.value}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -97,16 +103,7 @@ class Outcome:
 
 
 def run_session(session: Session, folder: Path, *, threads: int) -> Outcome:
-    """Run a kernel's text in a sandbox.
-
-    Args:
-        session: What to run.
-        folder: Takes what the session wrote, and its log.
-        threads: How many it may compute with.
-
-    Returns:
-        What it left.
-    """
+    """Run a kernel's text in a sandbox, with so many threads; the folder takes what it wrote, and its log."""
     shutil.rmtree(folder, ignore_errors=True)
     attached, working, log = folder / "input", folder / "working", folder / "log"
     deeper = [path.name for path in session.datasets if path.name != WHEELS] if session.is_deeper else []
@@ -130,7 +127,7 @@ def run_session(session: Session, folder: Path, *, threads: int) -> Outcome:
         "MKL_THREADING_LAYER": "GNU",
         "OMP_NUM_THREADS": str(threads),
     }
-    if session.is_rerun:
+    if session.kind is SessionKind.HIDDEN_TEST:
         environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
     logger.info("%s: started", session.name)
     start, ended = time.monotonic(), threading.Event()

@@ -6,10 +6,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from questlib.artifacts import read_json
 from questlib.kaggle import client
 from questlib.kaggle.bundle import KERNEL_METADATA
 from questlib.kaggle.loopback import REPLIES, serve
+from questlib.run_folder import read_json
 
 _PATIENCE = 60.0
 

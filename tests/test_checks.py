@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from questlib.config import refuse_outside, refuse_unknown
+from questlib.checks import refuse_outside, refuse_unknown
 
 
 def test_unknown_names_are_refused_together_each_with_its_nearest() -> None:

@@ -20,29 +20,14 @@ Result = TypeVar("Result")
 
 
 def count_cores(device: torch.device) -> int:
-    """Tell how many parts a device computes side by side.
-
-    Args:
-        device: Where the model is.
-
-    Returns:
-        The threads torch may use where it is a CPU, else 1.
-    """
+    """Tell how many parts a device computes side by side: the threads torch may use on a CPU, else 1."""
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
 def map_on_cores(work: Callable[[Part], Result], parts: Sequence[Part], *, device: torch.device) -> list[Result]:
-    """Do some work on each part, as many parts at once as the device has cores, with one thread each.
+    """Do some work on each part, as many at once as the device has cores, with one thread each; results are in order.
 
     Modes that torch keeps per thread, such as `inference_mode` and `autocast`, must be entered in the work itself.
-
-    Args:
-        work: Is called once per part; from several threads where the device is a CPU.
-        parts: What it is called with.
-        device: Where the model is.
-
-    Returns:
-        What the calls returned, in the order of the parts.
     """
     n_cores = count_cores(device)
     if n_cores == 1 or len(parts) < 2:

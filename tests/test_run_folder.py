@@ -3,11 +3,9 @@ import stat
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 
-from questlib.artifacts import read_json, write_json, write_predictions, written_whole
-from questlib.schema import ID, TARGETS
+from questlib.run_folder import check_finished, finished_whole, read_json, write_json, written_whole
 
 
 def test_file_is_there_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -58,37 +56,48 @@ def test_json_refuses_other_types_by_value(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_predictions_are_a_table_in_submission_order(tmp_path: Path) -> None:
-    predictions = np.random.default_rng(0).random((3, 30))
-    write_predictions(tmp_path / "p.csv", predictions, ids=[7, 5, 9])
-    frame = pd.read_csv(tmp_path / "p.csv", float_precision="round_trip")
-    assert frame.columns.tolist() == [ID, *TARGETS]
-    assert frame[ID].tolist() == [7, 5, 9]
-    np.testing.assert_array_equal(frame[list(TARGETS)].to_numpy(), predictions)
-
-
-def test_predictions_keep_the_fold_beside_the_id(tmp_path: Path) -> None:
-    write_predictions(tmp_path / "p.csv", np.zeros((2, 30)), ids=["a", "b"], folds=[1, 0])
-    frame = pd.read_csv(tmp_path / "p.csv")
-    assert frame.columns.tolist() == [ID, "fold", *TARGETS]
-    assert frame["fold"].tolist() == [1, 0]
-
-
-def test_predictions_take_ids_by_position_not_by_index(tmp_path: Path) -> None:
-    chosen = pd.Series([11, 12, 13, 14], index=[3, 2, 1, 0])[[0, 2, 3]]
-    write_predictions(tmp_path / "p.csv", np.zeros((3, 30)), ids=chosen, folds=chosen)
-    frame = pd.read_csv(tmp_path / "p.csv")
-    assert frame[ID].tolist() == frame["fold"].tolist() == [14, 12, 11]
-
-
-def test_predictions_of_another_width_are_refused_and_nothing_is_written(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="30"):
-        write_predictions(tmp_path / "p.csv", np.zeros((2, 29)), ids=[1, 2])
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_json_is_readable_outside_python(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"mean": 0.25})
     text = (tmp_path / "a.json").read_text(encoding="utf-8")
     assert text.endswith("}\n")
     assert json.loads(text) == {"mean": 0.25}
+
+
+def write_fold(folder: Path, error: type[BaseException] | None = None) -> None:
+    with finished_whole(folder) as temporary:
+        (temporary / "inner").mkdir()
+        (temporary / "state.json").write_text("{}")
+        (temporary / "inner" / "weights").write_bytes(b"w")
+        assert not folder.exists()
+        if error:
+            raise error
+
+
+def test_folder_is_there_only_when_it_is_finished(tmp_path: Path) -> None:
+    folder = tmp_path / "members" / "one" / "fold-0"
+    write_fold(folder)
+    assert {path.name for path in folder.iterdir()} == {"state.json", "inner", "done.json"}
+    assert set(read_json(folder / "done.json")["files"]) == {"state.json", "inner/weights"}
+    assert list(folder.parent.iterdir()) == [folder]
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o755
+    check_finished(folder)
+
+
+@pytest.mark.parametrize("error", [OSError, KeyboardInterrupt])
+def test_folder_of_which_not_all_was_written_is_not_there(tmp_path: Path, error: type[BaseException]) -> None:
+    with pytest.raises(error):
+        write_fold(tmp_path / "fold-0", error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_folder_that_was_not_finished_or_was_changed_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"fold-0 must be finished \(done\.json marks it\)"):
+        check_finished(tmp_path / "fold-0")
+    write_fold(tmp_path / "fold-0")
+    (tmp_path / "fold-0" / "inner" / "weights").write_bytes(b"x")
+    with pytest.raises(ValueError, match=r"missing or changed: \['inner/weights'\]"):
+        check_finished(tmp_path / "fold-0")
+    check_finished(tmp_path / "fold-0", "state.json")
+    (tmp_path / "fold-0" / "state.json").unlink()
+    with pytest.raises(ValueError, match=r"missing or changed: \['state.json'\]"):
+        check_finished(tmp_path / "fold-0", "state.json")

@@ -10,23 +10,16 @@ import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
-from questlib.artifacts import written_whole
 from questlib.batches import PassCollator, QuestRows
-from questlib.inference import visit_batches
-from questlib.model import QuestModel
+from questlib.model.prediction import visit_batches
+from questlib.model.quest import QuestModel
+from questlib.run_folder import written_whole
 
 logger = logging.getLogger(__name__)
 
 
 class VectorRows(QuestRows):
-    """Rows whose items hold pooled passes in place of tokens.
-
-    Args:
-        rows: The rows.
-        vectors: Pooled passes of all rows, (n_passes, width).
-        kinds: The kind of each pass, for each row.
-        ends: Where each row's vectors end, (n_rows,).
-    """
+    """Rows whose items hold pooled passes, (n_passes, width), in place of tokens; `ends` says where each row's end."""
 
     def __init__(
         self,
@@ -46,36 +39,17 @@ class VectorRows(QuestRows):
 
 
 def can_cache(model: QuestModel) -> bool:
-    """Tell whether what is trained now reads nothing but pooled passes and metadata.
-
-    Args:
-        model: Its parameters' `requires_grad` says what is trained.
-
-    Returns:
-        False where the body, a layer mix or a recurrent pooling learns.
-    """
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    return all(name.startswith("head.outputs.") for name in trained)
+    """Tell whether what is trained now reads pooled passes and metadata alone: no body, mix or pooling learns."""
+    read_after = {id(parameter) for parameter in model.output_parameters()}
+    return all(id(parameter) in read_after for parameter in model.parameters() if parameter.requires_grad)
 
 
 def cache_vectors(
     model: QuestModel, rows: QuestRows, collator: PassCollator, *, folder: Path, batch_size: int, precision: str
 ) -> QuestRows:
-    """Give rows the pooled passes of the body as it is now, from disk where they are known.
+    """Give rows the pooled passes of the body as it is now, memory-mapped, from disk where they are known.
 
-    Args:
-        model: On the device it shall run on; its body does not learn.
-        rows: Any rows.
-        collator: Builds the batches.
-        folder: Holds a file per distinct body, pooling, text and precision.
-        batch_size: Rows at a time.
-        precision: "bf16", "fp16" or "fp32".
-
-    Returns:
-        The same rows, which give memory-mapped vectors in place of tokens.
-
-    Raises:
-        ValueError: If a file does not hold what its name says.
+    The folder holds a file per distinct body, pooling, text and precision; one that holds something else is refused.
     """
     kinds = list(rows.passes["kinds"])
     ends = np.cumsum([len(each) for each in kinds])
@@ -104,12 +78,11 @@ def cache_vectors(
 
 def _key(model: QuestModel, rows: QuestRows, precision: str) -> str:
     config = model.config  # the Trainer writes into other fields of it
-    about = ["1", precision, model.device.type, config.body, config.pooling, config.head, config.n_mixed_layers]
+    about = ["2", precision, model.device.type, config.body, config.pooling, config.n_mixed_layers]
     digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name, weight in model.state_dict().items():
-        if not name.startswith("head.outputs."):
-            digest.update(name.encode())
-            digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    for name, weight in model.pooling_state().items():
+        digest.update(name.encode())
+        digest.update(weight.cpu().contiguous().numpy().tobytes())
     for table in rows.passes.with_format("arrow").iter(batch_size=1_000):
         sink = pa.BufferOutputStream()
         with pa.ipc.new_stream(sink, table.schema) as writer:

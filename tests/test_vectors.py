@@ -1,15 +1,23 @@
 import numpy as np
 import pytest
-import test_training
 import torch
 from test_training import COLLATOR, HEAD, fit
 
-from questlib import training
-from questlib.features import cache_vectors, can_cache
-from questlib.inference import predict
 from questlib.model import QuestModel
+from questlib.model.prediction import predict
+from questlib.training.kinds import fine_tune
+from questlib.training.kinds.base import match_parameters
+from questlib.training.vectors import cache_vectors, can_cache
 
-rows, model = test_training.rows, test_training.model
+
+@pytest.fixture
+def rows(easy_rows):
+    return easy_rows
+
+
+@pytest.fixture
+def model(toy_model):
+    return toy_model
 
 
 def cache(model, rows, folder):
@@ -31,7 +39,7 @@ def test_head_stage_on_cached_vectors_ends_where_the_uncached_one_ends(model, ro
     cached = predict(model, rows, COLLATOR, batch_size=4, precision="fp32")
     model.load_state_dict(start)
     untrained = predict(model, rows, COLLATOR, batch_size=4, precision="fp32")
-    monkeypatch.setattr(training, "can_cache", lambda model: False)
+    monkeypatch.setattr(fine_tune, "can_cache", lambda model: False)
     fit(model, rows, [HEAD], tmp_path)
     uncached = predict(model, rows, COLLATOR, batch_size=4, precision="fp32")
     assert np.abs(cached - uncached).max() < 1e-4
@@ -81,7 +89,7 @@ def test_a_damaged_file_is_refused_by_name(model, rows, tmp_path):
 def test_only_a_stage_that_trains_the_outputs_alone_is_cached(model):
     assert not can_cache(model)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(name in training.match_parameters(model, HEAD.trainable))
+        parameter.requires_grad_(name in match_parameters(model, HEAD.trainable))
     assert can_cache(model)
     next(iter(model.head.pooling.parameters()), next(iter(model.body.parameters()))).requires_grad_(True)
     assert not can_cache(model)

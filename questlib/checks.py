@@ -1,0 +1,52 @@
+"""Names that a user may misspell and numbers that may be out of range: one check, one kind of message."""
+
+from collections.abc import Collection, Iterable
+from dataclasses import MISSING, field, fields
+from difflib import get_close_matches
+from numbers import Real
+from typing import Any
+
+
+def refuse_unknown(given: Iterable[object], *, known: Collection[str], what: str) -> None:
+    """Refuse names that are not known, all at once, each with its nearest valid one; `what` says what they are."""
+    unknown = [name for name in given if name not in known]
+    if not unknown:
+        return
+    hints = []
+    for name in unknown:
+        nearest = get_close_matches(str(name), list(known), n=1, cutoff=0.4)
+        hints.append(f"{name!r}" + (f" (did you mean {nearest[0]!r}?)" if nearest else ""))
+    raise ValueError(f"unknown {what}: {', '.join(hints)}; known: {', '.join(sorted(known))}")
+
+
+def refuse_outside(value: Any, *, low: float, high: float, what: str) -> None:  # noqa: ANN401
+    """Refuse what is no number, by a TypeError, or lies outside [low, high]; `what` names the parameter."""
+    # NumPy's numbers are Real too; a bool is an int, but no quantity.
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{what} must be a number in [{low}, {high}], however: {value!r}")
+    if not low <= float(value) <= high:
+        raise ValueError(f"{what} must lie in [{low}, {high}], however: {value!r}")
+
+
+def between(low: float, high: float, default: Any = MISSING) -> Any:  # noqa: ANN401  a field of whatever type
+    """Declare a field of a `Checked` dataclass: a number in [low, high]."""
+    return field(default=default, metadata={"low": low, "high": high})
+
+
+def one_of(known: Collection[str], default: str) -> Any:  # noqa: ANN401
+    """Declare a field of a `Checked` dataclass: one of some names."""
+    return field(default=default, metadata={"known": known})
+
+
+class Checked:
+    """A dataclass that refuses values which its fields do not allow; None passes where it is the default."""
+
+    def __post_init__(self) -> None:
+        for each in fields(self):  # type: ignore[arg-type]  # a mixin of dataclasses
+            value, allowed = getattr(self, each.name), each.metadata
+            if value is None and each.default is None:
+                continue
+            if "known" in allowed:
+                refuse_unknown([value], known=allowed["known"], what=each.name)
+            elif "low" in allowed:
+                refuse_outside(value, low=allowed["low"], high=allowed["high"], what=each.name)

@@ -1,0 +1,103 @@
+"""A training step on a CPU: every core goes forward and backward over rows of its own."""
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from questlib.cpu.cores import OwnDropout, count_cores, map_on_cores
+from questlib.devices import narrowed
+
+# Cores wait for their common memory the less, the fewer rows each holds; with fewer yet, gradients cost more than that.
+_ROWS_OF_A_PART = 4
+
+
+class StepOnCores:
+    """Differentiate a batch in parts. The gradients are those of the whole, added in one order: a seed decides them.
+
+    Args:
+        model: Has a `body`, whose word embeddings are `get_input_embeddings()`.
+        precision: "bf16" or "fp32".
+    """
+
+    def __init__(self, model: PreTrainedModel, *, precision: str) -> None:
+        self.model = model
+        self.precision = precision
+        self._word_gradient: Tensor | None = None
+
+    def differentiate(
+        self, batch: dict[str, Tensor], loss_of: Callable[[dict[str, Tensor]], Tensor], *, n_rows: int
+    ) -> Tensor:
+        """Add the gradients of a batch to those of the parameters, and give its share of the step's loss.
+
+        Args:
+            batch: What `questlib.batches.PassCollator` builds from tokens.
+            loss_of: Gives the mean loss of a part, with its graph; is called from several threads.
+            n_rows: Rows of the whole step, of which the batch may be a part.
+        """
+        device = batch["metadata"].device
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        n_parts = max(count_cores(device), math.ceil(len(batch["metadata"]) / _ROWS_OF_A_PART))
+        parts = split_batch(batch, n_parts)
+        seeds = torch.randint(2**62, (len(parts),)).tolist()
+
+        def compute(part_and_seed: tuple[dict[str, Tensor], int]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+            part, seed = part_and_seed
+            with OwnDropout(seed):
+                loss = loss_of(part) * len(part["metadata"]) / n_rows
+            return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
+
+        with self._shared_by_parts():
+            results = map_on_cores(compute, list(zip(parts, seeds, strict=True)), device=device)
+        for _, gradients in results:
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                if gradient is not None:
+                    self._add_gradient(parameter, gradient)
+        return torch.stack([loss for loss, _ in results]).sum()
+
+    def _add_gradient(self, parameter: nn.Parameter, gradient: Tensor) -> None:
+        if parameter.grad is not None:
+            parameter.grad.add_(gradient)
+        elif gradient.is_sparse:
+            # Kept from step to step: memory of this size is given back when freed, and slow to be had again.
+            if self._word_gradient is None:
+                self._word_gradient = torch.empty_like(parameter)
+            parameter.grad = self._word_gradient.zero_().add_(gradient)
+        else:
+            parameter.grad = gradient.to(parameter.dtype)
+
+    @contextmanager
+    def _shared_by_parts(self) -> Iterator[None]:
+        # What every part would do again: autocast turns the weights of products into bf16, and the gradient of the
+        # words is zero but for those that were read.
+        modules = [module for module in self.model.get_submodule("body").modules() if isinstance(module, nn.Linear)]
+        weights = [parameter for module in modules for parameter in module.parameters()]
+        words = self.model.get_input_embeddings()
+        assert isinstance(words, nn.Embedding)
+        words.sparse = True
+        try:
+            with narrowed(weights) if self.precision == "bf16" else nullcontext():
+                yield
+        finally:
+            words.sparse = False
+
+
+def split_batch(batch: dict[str, Tensor], n_parts: int) -> list[dict[str, Tensor]]:
+    """Split a batch into at most `n_parts` smaller ones of about as many tokens each, every row in one of them."""
+    n_rows = len(batch["metadata"])
+    lengths = torch.zeros(n_rows, dtype=torch.long).index_add(0, batch["rows"], batch["attention_mask"].sum(dim=1))
+    order = lengths.argsort(descending=True, stable=True)
+    parts = []
+    for chosen in (order[at::n_parts] for at in range(min(n_parts, n_rows))):
+        place = torch.full((n_rows,), -1)
+        place[chosen] = torch.arange(len(chosen))
+        rows = place[batch["rows"]]
+        part = {
+            name: tensor[chosen] if name in ("metadata", "labels") else tensor[rows >= 0]
+            for name, tensor in batch.items()
+        }
+        parts.append(part | {"rows": rows[rows >= 0]})
+    return parts

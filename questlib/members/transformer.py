@@ -1,0 +1,112 @@
+"""The transformer with its metadata skip connection as a member."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import datasets
+import pandas as pd
+from transformers import AutoConfig, set_seed
+
+from questlib.batches import PassCollator, QuestRows
+from questlib.data import IndexArray, hold_out_questions, question_of
+from questlib.devices import keep_precision, pick_device, pick_precision
+from questlib.members.base import FloatArray, Member
+from questlib.metadata import MetadataEncoder
+from questlib.model.prediction import predict
+from questlib.model.quest import QuestModel, longest_pass
+from questlib.pretrained import find_encoder
+from questlib.run_folder import read_json, write_json
+from questlib.schema import TARGETS
+from questlib.text import PASSES, encode_passes, load_tokenizer
+from questlib.training.kinds.base import match_parameters
+from questlib.training.stages import fit_stages
+
+_STATE, _TOKENIZER = "transformer.json", "tokenizer"
+
+
+class TransformerMember(Member):
+    """An encoder fine-tuned in stages; its recipe is a `questlib.recipe.TransformerRecipe`.
+
+    Attributes:
+        precision: What it was trained in: "bf16", "fp16" or "fp32".
+    """
+
+    def check(self) -> None:
+        """Refuse an encoder that is not here or reads less than a pass, and stages that name no parameter of it."""
+        model = self._begin(self._find_encoder(), metadata_width=0)
+        for stage in self.recipe.stages:
+            match_parameters(model, stage.trainable)
+
+    def _find_encoder(self) -> Path:
+        recipe, folder = self.recipe, find_encoder(self.recipe.encoder)
+        limit = longest_pass(AutoConfig.from_pretrained(folder))
+        if recipe.layout.max_length > limit:
+            raise ValueError(
+                f"max_length of member {recipe.name!r} must not exceed what the encoder {recipe.encoder} reads, "
+                f"however: {recipe.layout.max_length=}, {limit=}"
+            )
+        self._tokenizer = load_tokenizer(folder)
+        return folder
+
+    def _begin(self, encoder_folder: Path, *, metadata_width: int) -> QuestModel:
+        n_kinds, options = len(PASSES[self.recipe.layout.layout]), asdict(self.recipe.model)
+        return QuestModel.from_encoder(encoder_folder, n_kinds=n_kinds, metadata_width=metadata_width, **options)
+
+    def _fit(self, frame: pd.DataFrame, rows: IndexArray) -> None:
+        recipe, encoder_folder = self.recipe, self._find_encoder()
+        held_out, seed = None, recipe.settings.seed
+        if recipe.stop_share:
+            rows, held_out = hold_out_questions(rows, questions=question_of(frame), share=recipe.stop_share, seed=seed)
+        self._metadata = MetadataEncoder(**asdict(recipe.metadata)).fit(frame.iloc[rows])
+        self.precision = pick_precision(recipe.settings.precision, pick_device())
+        passes, targets = self._tokenize(frame), frame[list(TARGETS)].to_numpy(dtype=float)
+        metadata = self._metadata.transform(frame)
+
+        def choose(chosen: IndexArray) -> QuestRows:
+            return QuestRows(passes, metadata[chosen], targets=targets[chosen], rows=chosen)
+
+        set_seed(seed)
+        self._model = self._begin(encoder_folder, metadata_width=metadata.shape[1])
+        self.history = fit_stages(
+            self._model,
+            recipe.stages * recipe.cycles,
+            train_rows=choose(rows),
+            stop_rows=None if held_out is None else choose(held_out),
+            collator=self._collator,
+            settings=replace(recipe.settings, precision=self.precision),
+            folder=self.log_folder if recipe.settings.use_tensorboard else self.cache_folder,
+            cache_folder=self.cache_folder,
+        )
+
+    def _predict(self, frame: pd.DataFrame, rows: IndexArray) -> FloatArray:
+        device = pick_device()
+        self._model.to(device)  # type: ignore[arg-type]
+        chosen = QuestRows(self._tokenize(frame), self._metadata.transform(frame.iloc[rows]), rows=rows)
+        # The size of a batch decides how it is rounded, so it is that of the recipe wherever the member predicts.
+        return predict(
+            self._model,
+            chosen,
+            self._collator,
+            batch_size=2 * self.recipe.settings.batch_size,
+            precision=keep_precision(self.precision, device),
+        )
+
+    def _save(self, folder: Path) -> None:
+        self._model.save_pretrained(folder)
+        self._tokenizer.save_pretrained(folder / _TOKENIZER)
+        write_json(folder / _STATE, {"precision": self.precision, "metadata": json.loads(self._metadata.to_json())})
+
+    def _load(self, folder: Path) -> None:
+        state = read_json(folder / _STATE)
+        self.precision = state["precision"]
+        self._metadata = MetadataEncoder.from_json(json.dumps(state["metadata"]))
+        self._tokenizer = load_tokenizer(folder / _TOKENIZER)
+        self._model = QuestModel.from_pretrained(folder, use_safetensors=True)
+
+    @property
+    def _collator(self) -> PassCollator:
+        return PassCollator(pad_token_id=self._tokenizer.pad_token_id)
+
+    def _tokenize(self, frame: pd.DataFrame) -> datasets.Dataset:
+        return encode_passes(frame, self._tokenizer, self.recipe.layout, cache_folder=self.cache_folder)

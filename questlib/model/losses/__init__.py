@@ -1,0 +1,9 @@
+"""Losses: what training makes small.
+
+A new one is a class, a line here and its name in `questlib.recipe`.
+"""
+
+from questlib.model.losses.base import Loss
+from questlib.model.losses.binary_cross_entropy import BinaryCrossEntropy
+
+LOSSES: dict[str, type[Loss]] = {"binary_cross_entropy": BinaryCrossEntropy}

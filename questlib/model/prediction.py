@@ -1,0 +1,68 @@
+"""Predicting rows with a model."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from questlib.batches import PassCollator, QuestRows
+from questlib.cpu.cores import count_cores, map_on_cores
+from questlib.devices import narrowed
+from questlib.model.quest import QuestModel
+from questlib.schema import TARGETS
+
+
+def visit_batches(
+    model: QuestModel,
+    rows: QuestRows,
+    collator: PassCollator,
+    visit: Callable[[npt.NDArray[np.intp], dict[str, Tensor]], None],
+    *,
+    batch_size: int,
+    precision: str,
+) -> None:
+    """Go over rows as a model that predicts, longest first: little is padded, and too little memory shows at once.
+
+    `visit` is given the numbers of some rows and their batch on the model's device; on a CPU, by several threads, which
+    share the `batch_size` rows.
+    """
+    order = np.argsort(-rows.lengths, kind="stable")
+    n_rows = max(1, batch_size // count_cores(model.device))
+
+    def compute(start: int) -> None:
+        chosen = order[start : start + n_rows]
+        batch = collator([rows[row] for row in chosen])
+        batch.pop("labels", None)
+        with torch.inference_mode(), torch.autocast(model.device.type, torch.float16, enabled=precision == "fp16"):
+            visit(chosen, {name: tensor.to(model.device) for name, tensor in batch.items()})
+
+    was_training = model.training
+    model.eval()
+    # bf16 has the range of 32 bits, so a body runs in it throughout; fp16 has not, so autocast keeps its sums in these.
+    with narrowed(model.body.parameters()) if precision == "bf16" else nullcontext():
+        map_on_cores(compute, range(0, len(order), n_rows), device=model.device)
+    model.train(was_training)
+
+
+def predict_logits(
+    model: QuestModel, rows: QuestRows, collator: PassCollator, *, batch_size: int, precision: str
+) -> Tensor:
+    """Predict logits, (n_rows, 30) in 64 bits, on the CPU, in the order of the rows."""
+    logits = torch.empty(len(rows), len(TARGETS), dtype=torch.float64)
+
+    def keep(chosen: npt.NDArray[np.intp], batch: dict[str, Tensor]) -> None:
+        logits[torch.from_numpy(chosen)] = model(**batch).logits.double().cpu()
+
+    visit_batches(model, rows, collator, keep, batch_size=batch_size, precision=precision)
+    return logits
+
+
+def predict(
+    model: QuestModel, rows: QuestRows, collator: PassCollator, *, batch_size: int, precision: str
+) -> npt.NDArray[np.float64]:
+    """Predict ratings in [0, 1], (n_rows, 30), in the order of the rows."""
+    logits = predict_logits(model, rows, collator, batch_size=batch_size, precision=precision)
+    return torch.sigmoid(logits).numpy()

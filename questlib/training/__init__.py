@@ -1,0 +1,6 @@
+"""Staged fine-tuning with the Hugging Face Trainer."""
+
+from questlib.recipe import Stage, TrainingSettings
+from questlib.training.stages import fit_stages
+
+__all__ = ["Stage", "TrainingSettings", "fit_stages"]

@@ -1,0 +1,6 @@
+"""Kinds of stages. A new one is a class, a line here and, for its own fields, a dataclass in the recipe."""
+
+from questlib.training.kinds.base import StageKind
+from questlib.training.kinds.fine_tune import FineTune
+
+STAGE_KINDS: dict[str, type[StageKind]] = {"fine_tune": FineTune}

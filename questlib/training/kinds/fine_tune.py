@@ -1,0 +1,96 @@
+"""Fine-tuning of whatever parameters the stage names, on the ratings."""
+
+import math
+
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from transformers.integrations import TensorBoardCallback
+
+from questlib.batches import QuestRows
+from questlib.training.kinds.base import StageKind, match_parameters
+from questlib.training.optimizer import build_optimizer
+from questlib.training.progress import StageLog
+from questlib.training.trainer import OneDeviceArguments, QuestTrainer
+from questlib.training.vectors import cache_vectors, can_cache
+
+_LOGS_PER_STAGE = 60
+
+
+class FineTune(StageKind):
+    """Train by the Hugging Face Trainer; where only the head's outputs learn, the body is run once."""
+
+    def train(self) -> list[dict]:
+        """Train the job's model in place."""
+        job, stage = self.job, self.job.stage
+        trainable = match_parameters(job.model, stage.trainable)
+        for name, parameter in job.model.named_parameters():
+            parameter.requires_grad_(name in trainable)
+        log = StageLog(f"stage {job.number + 1} of {job.n_stages}, {stage.name}")
+        trainer = QuestTrainer(
+            model=job.model,
+            args=self._arguments(),
+            precision=job.precision,
+            train_dataset=self._read_once(job.train_rows),
+            eval_dataset=None if job.stop_rows is None else self._read_once(job.stop_rows),
+            data_collator=job.collator,
+            optimizers=(build_optimizer(job.model, stage, job.settings), None),
+            callbacks=[job.best, log, *self._boards()],
+        )
+        trainer.remove_callback(PrinterCallback)
+        if job.stop_rows is not None and job.number == 0:
+            # Where training begins counts too: a stage that only harms leaves nothing. Later ones begin with the best.
+            trainer.evaluate()
+        trainer.train()
+        return log.records
+
+    def _boards(self) -> list[TrainerCallback]:
+        if not self.job.settings.use_tensorboard:
+            return []
+        from torch.utils.tensorboard import SummaryWriter
+
+        # Told where to write: an evaluation before the first step would send it to the current folder.
+        folder = self.job.folder / f"{self.job.number}-{self.job.stage.name}"
+        return [TensorBoardCallback(SummaryWriter(str(folder)))]
+
+    def _read_once(self, rows: QuestRows) -> QuestRows:
+        job = self.job
+        if not can_cache(job.model):
+            return rows
+        return cache_vectors(
+            job.model,
+            rows,
+            job.collator,
+            folder=job.cache_folder,
+            batch_size=2 * job.settings.batch_size,
+            precision=job.precision,
+        )
+
+    def _arguments(self) -> TrainingArguments:
+        job, stage, settings = self.job, self.job.stage, self.job.settings
+        n_steps = math.ceil(math.ceil(len(job.train_rows) / settings.batch_size) / settings.accumulation * stage.epochs)
+        every = settings.evaluate_every
+        device = job.model.device
+        return OneDeviceArguments(
+            output_dir=str(job.folder),
+            num_train_epochs=stage.epochs,
+            learning_rate=stage.learning_rate,
+            lr_scheduler_type=stage.schedule,
+            warmup_steps=round(n_steps * stage.warmup_share),
+            weight_decay=stage.weight_decay,
+            per_device_train_batch_size=settings.batch_size,
+            per_device_eval_batch_size=2 * settings.batch_size,
+            gradient_accumulation_steps=settings.accumulation,
+            eval_strategy="no" if job.stop_rows is None else "steps" if every else "epoch",
+            eval_steps=every or None,
+            save_strategy="no",
+            # Several processes share each batch, so that a step is the same step however many there are.
+            accelerator_config={"split_batches": True},
+            logging_steps=max(1, n_steps // _LOGS_PER_STAGE),
+            report_to=[],
+            bf16=job.precision == "bf16",
+            fp16=job.precision == "fp16",
+            use_cpu=device.type == "cpu",
+            dataloader_pin_memory=device.type == "cuda",
+            seed=settings.seed + job.number,
+            disable_tqdm=True,
+            remove_unused_columns=False,
+        )

@@ -1,0 +1,63 @@
+"""What a person sees of a stage while it runs, and what is kept of it."""
+
+import logging
+import time
+from typing import Any
+
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+logger = logging.getLogger(__name__)
+
+_SECONDS_BETWEEN_LINES = 15.0
+
+
+class StageLog(TrainerCallback):
+    """Log a line every quarter of a minute, and keep what the Trainer logs.
+
+    Args:
+        name: The stage.
+
+    Attributes:
+        records: What the Trainer logged, with `step` and `epoch` of the stage.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.records: list[dict] = []
+        self._start = self._last_line = time.monotonic()
+        self._loss = "not logged yet"
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+    ) -> None:
+        """Start the stage's own clock."""
+        self._start = self._last_line = time.monotonic()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **event: Any,  # noqa: ANN401  what the Trainer hands to every callback
+    ) -> None:
+        """Keep a record; show an evaluation at once."""
+        logs = event["logs"]
+        self.records.append({"step": state.global_step, "epoch": state.epoch or 0.0} | logs)
+        if "loss" in logs:
+            self._loss = f"{logs['loss']:.4f}"
+        if "eval_spearman" in logs:
+            logger.info("%s: step %d: Spearman %.4f", self.name, state.global_step, logs["eval_spearman"])
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
+        """Say how far the stage is, and how long it would run to its end."""
+        now = time.monotonic()
+        if now - self._last_line < _SECONDS_BETWEEN_LINES:
+            return
+        self._last_line = now
+        done = state.global_step / state.max_steps
+        left = (now - self._start) * (1 - done) / done
+        rows = state.global_step * args.train_batch_size * args.gradient_accumulation_steps / (now - self._start)
+        logger.info(
+            "%s: step %d of %d (%.0f %%), loss %s, %.1f rows/s, %.1f min left at most",
+            self.name, state.global_step, state.max_steps, 100 * done, self._loss, rows, left / 60,
+        )  # fmt: skip

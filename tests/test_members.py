@@ -1,0 +1,167 @@
+"""What every kind of member owes: one contract, whoever fits it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import toy
+
+from questlib import devices
+from questlib.members import MEMBERS, load_member
+from questlib.members.base import Member
+from questlib.recipe import MEMBER_RECIPES, LexicalRecipe, MemberRecipe, ModelOptions
+from questlib.schema import TARGETS
+
+KINDS = list(MEMBERS)
+
+
+@pytest.fixture
+def recipes(encoder_folder: Path) -> dict[str, MemberRecipe]:
+    return {"transformer": toy.build_recipe(encoder_folder), "lexical": LexicalRecipe()}
+
+
+@pytest.fixture
+def build(recipes: dict[str, MemberRecipe], tmp_path: Path):
+    return lambda kind: MEMBERS[kind](recipes[kind], cache_folder=tmp_path / "cache")
+
+
+def test_every_kind_has_a_recipe() -> None:
+    assert set(MEMBERS) == set(MEMBER_RECIPES)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_member_is_fitted_on_a_frame_and_predicts_another(kind, build, toy_frame, toy_test_frame):
+    member = build(kind)
+    assert member.fit(toy_frame) is member
+    predictions = member.predict(toy_test_frame)
+    assert predictions.shape == (len(toy_test_frame), len(TARGETS))
+    assert ((predictions >= 0) & (predictions <= 1)).all()
+    json.dumps(member.history)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_saved_member_predicts_to_the_last_bit_as_before(kind, build, toy_frame, toy_test_frame, tmp_path):
+    member: Member = build(kind).fit(toy_frame)
+    member.save(tmp_path / "saved")
+    loaded = load_member(tmp_path / "saved", cache_folder=tmp_path / "elsewhere")
+    assert type(loaded) is MEMBERS[kind]
+    assert np.array_equal(loaded.predict(toy_test_frame), member.predict(toy_test_frame))
+    assert loaded.recipe == member.recipe.without_paths()
+    suffixes = {path.suffix for path in (tmp_path / "saved").rglob("*") if path.is_file()}
+    assert suffixes == {".json", ".safetensors"}
+    text = "".join(path.read_text() for path in (tmp_path / "saved").rglob("*.json"))
+    assert str(tmp_path.parent) not in text
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_are_not_named_are_not_learned_from(kind, build, toy_frame, toy_test_frame):
+    rows = np.arange(4, 20)
+    part = build(kind).fit(toy_frame, rows=rows).predict(toy_test_frame)
+    changed = toy_frame.copy()
+    changed.loc[:3, list(TARGETS)] = 0.0
+    assert np.array_equal(build(kind).fit(changed, rows=rows).predict(toy_test_frame), part)
+    assert not np.array_equal(build(kind).fit(toy_frame).predict(toy_test_frame), part)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_are_named_are_predicted_in_their_order(kind, build, toy_frame):
+    member = build(kind).fit(toy_frame)
+    rows = np.array([7, 2, 11])
+    np.testing.assert_allclose(member.predict(toy_frame, rows=rows), member.predict(toy_frame)[rows], atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_nulls_are_given_their_stated_value_in_fit_and_in_predict(kind, build, toy_frame, toy_test_frame):
+    toy_frame.loc[2, ["question_body", "host"]] = None
+    toy_test_frame.loc[1, ["answer", "category"]] = None
+    before = toy_frame.copy()
+    member = build(kind).fit(toy_frame)
+    stated = toy_test_frame.fillna({"answer": "", "category": "unknown"})
+    assert np.array_equal(member.predict(toy_test_frame), member.predict(stated))
+    pd.testing.assert_frame_equal(toy_frame, before)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_member_refuses_what_it_cannot_do(kind, build, toy_frame, tmp_path):
+    member = build(kind)
+    with pytest.raises(RuntimeError, match="must be fitted before it predicts"):
+        member.predict(toy_frame)
+    with pytest.raises(RuntimeError, match="must be fitted before it is saved"):
+        member.save(tmp_path / "saved")
+    assert not (tmp_path / "saved").exists()
+    with pytest.raises(ValueError, match=r"frame must hold the columns \['answer', 'host'\]"):
+        member.fit(toy_frame.drop(columns=["answer", "host"]))
+    with pytest.raises(ValueError, match="every rating must be a number in"):
+        member.fit(toy_frame.assign(**{TARGETS[2]: 1.5}))
+    with pytest.raises(ValueError, match=r"must hold the columns \['question_title'\]"):
+        member.fit(toy_frame).predict(toy_frame.drop(columns="question_title"))
+
+
+# The transformer's own
+
+
+def fit_transformer(encoder_folder, frame, folder, **changes):  # noqa: ANN003
+    recipe = toy.build_recipe(encoder_folder, **changes)
+    return MEMBERS["transformer"](recipe, cache_folder=folder / "cache").fit(frame)
+
+
+def test_metadata_is_fitted_on_the_rows_that_are_learned_from_alone(encoder_folder, toy_frame, tmp_path):
+    fit_transformer(encoder_folder, toy_frame.assign(host=[f"host-{row}" for row in range(20)]), tmp_path).save(
+        tmp_path / "saved"
+    )
+    state = json.loads((tmp_path / "saved" / "transformer.json").read_text())
+    hosts = set(state["metadata"]["state"]["hosts_"])
+    assert hosts < {f"host-{row}" for row in range(20)}
+
+
+def test_without_a_stop_share_nothing_is_held_out(encoder_folder, toy_frame, tmp_path):
+    member = fit_transformer(encoder_folder, toy_frame, tmp_path, stop_share=0.0)
+    assert not [record for record in member.history if "eval_spearman" in record]
+    assert [record for record in fit_transformer(encoder_folder, toy_frame, tmp_path).history if "eval_loss" in record]
+
+
+def test_passes_longer_than_the_encoder_reads_are_refused(encoder_folder, toy_frame, tmp_path):
+    layout = replace(toy.build_recipe(encoder_folder).layout, max_length=81)
+    with pytest.raises(ValueError, match=r"max_length of member 'toy' must not exceed what .*81.*limit=80"):
+        fit_transformer(encoder_folder, toy_frame, tmp_path, layout=layout)
+
+
+def test_cycles_go_through_the_stages_again(encoder_folder, toy_frame, tmp_path):
+    member = fit_transformer(encoder_folder, toy_frame, tmp_path, cycles=3)
+    assert {record["number"] for record in member.history} == {0, 1, 2}
+
+
+def test_options_of_the_recipe_reach_the_model(encoder_folder, toy_frame, tmp_path):
+    options = ModelOptions(pooling="gru", head="hidden", hidden_width=8, attention_dropout=0.0, n_mixed_layers=2)
+    member = fit_transformer(encoder_folder, toy_frame, tmp_path, model=options)
+    assert member._model.config.model_options == options
+    assert member._model.body.config.attention_probs_dropout_prob == 0.0
+
+
+def test_tensorboard_logs_lie_where_they_are_wanted(encoder_folder, toy_frame, tmp_path):
+    recipe = toy.build_recipe(encoder_folder)
+    recipe = replace(recipe, settings=replace(recipe.settings, use_tensorboard=True))
+    MEMBERS["transformer"](recipe, cache_folder=tmp_path / "cache", log_folder=tmp_path / "logs").fit(toy_frame)
+    assert list((tmp_path / "logs").rglob("events.out.tfevents*"))
+
+
+@pytest.mark.parametrize(("has_bf16", "expected"), [(True, "bf16"), (False, "fp32")])
+def test_precision_of_the_training_is_kept_or_the_other_one_is_said(
+    has_bf16, expected, encoder_folder, toy_frame, toy_test_frame, tmp_path, monkeypatch, caplog
+):
+    recipe = toy.build_recipe(encoder_folder)
+    recipe = replace(recipe, settings=replace(recipe.settings, precision="bf16"))
+    member = MEMBERS["transformer"](recipe, cache_folder=tmp_path / "cache").fit(toy_frame)
+    member.save(tmp_path / "saved")
+    monkeypatch.setattr(devices, "_cpu_has_bf16", lambda: has_bf16)
+    loaded, seen = load_member(tmp_path / "saved", cache_folder=tmp_path / "cache"), []
+    monkeypatch.setattr(
+        "questlib.members.transformer.predict",
+        lambda *_, precision, **__: seen.append(precision) or np.zeros((len(toy_test_frame), 30)),
+    )
+    loaded.predict(toy_test_frame)
+    assert (loaded.precision, seen) == ("bf16", [expected])
+    assert ("trained in bf16, which cpu does not have: predicts in fp32" in caplog.text) != has_bf16
