@@ -90,26 +90,14 @@ def train_members(
     for member in recipe.members:  # all refused before the first hour is spent
         MEMBERS[member.kind](member, cache_folder=cache_folder).check()
     write_json(run_folder / RECIPE, recipe.to_dict())
-    fold_of_row = assign_folds(question_of(tables.train), split=recipe.split, folds=recipe.folds, seed=recipe.seed)
     if devices is None:
         devices = [pick_device()] if "LOCAL_RANK" in os.environ else pick_devices()
+    all_tasks = _list_tasks(tables, recipe, run_folder=run_folder, cache_folder=cache_folder)
     finished: dict[str, list[int]] = {}
     for is_quick in (True, False):
-        members = [member for member in recipe.members if member.is_quick == is_quick]
-        if not members:
+        tasks = [task for task in all_tasks if task.member.is_quick == is_quick]
+        if not tasks:
             continue
-        tasks = [
-            FoldTask(
-                member=member.for_fold(fold),
-                fold=fold,
-                fold_of_row=fold_of_row,
-                tables=tables,
-                run_folder=run_folder,
-                cache_folder=cache_folder,
-            )
-            for member in members
-            for fold in range(member.folds_to_train)
-        ]
         calls = {task.name: (task,) for task in tasks}
         for task, took in zip(tasks, run_on_devices(train_fold, calls, devices=devices), strict=True):
             logger.info("%s: fit in %.1f s, predicted in %.1f s", task.name, took.fit_seconds, took.predict_seconds)
@@ -122,6 +110,22 @@ def train_members(
         )
         clock.finish_step(f"submission of {', '.join(in_order)}")
     return submission
+
+
+def _list_tasks(tables: Tables, recipe: Recipe, *, run_folder: Path, cache_folder: Path) -> list[FoldTask]:
+    fold_of_row = assign_folds(question_of(tables.train), split=recipe.split, folds=recipe.folds, seed=recipe.seed)
+    return [
+        FoldTask(
+            member=member.for_fold(fold),
+            fold=fold,
+            fold_of_row=fold_of_row,
+            tables=tables,
+            run_folder=run_folder,
+            cache_folder=cache_folder,
+        )
+        for member in recipe.members
+        for fold in range(member.folds_to_train)
+    ]
 
 
 def train_fold(task: FoldTask) -> FinishedFold:

@@ -158,8 +158,10 @@ def describe_machine() -> pd.DataFrame:
 
 
 def describe_parameters(run_folder: Path) -> pd.DataFrame:
-    """Lay out what the run was asked to do, one row per field of the recipe."""
-    return pd.DataFrame(_flatten(read_json(run_folder / RECIPE), ()), columns=["parameter", "value"])
+    """Lay out what the run was asked to do: a row per parameter, a column per member that has it, and one for all."""
+    recipe = read_json(run_folder / RECIPE)
+    columns = {member["name"]: dict(_flatten(member, ())) for member in recipe.pop("members")}
+    return pd.DataFrame(columns | {"all members": recipe}).fillna("").rename_axis("parameter").reset_index()
 
 
 def _flatten(content: object, way: tuple[str, ...]) -> Iterator[tuple[str, object]]:
@@ -167,7 +169,7 @@ def _flatten(content: object, way: tuple[str, ...]) -> Iterator[tuple[str, objec
         for name, value in content.items():
             yield from _flatten(value, (*way, name))
     elif isinstance(content, list) and any(isinstance(each, dict) for each in content):
-        for each in content:
-            yield from _flatten({name: value for name, value in each.items() if name != "name"}, (*way, each["name"]))
+        for number, each in enumerate(content):
+            yield from _flatten(each, (*way, str(number)))
     else:
         yield ".".join(way), content

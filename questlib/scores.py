@@ -97,6 +97,7 @@ def score_nested(
     if len(parts) == 1:
         splitter = GroupKFold(_PARTS_OF_ONE_FOLD, shuffle=True, random_state=0)
         parts = [part for _, part in splitter.split(questions, groups=questions)]
+    parts = [part for part in parts if len(np.unique(questions[part])) > 1]  # one question has no rank
     by_part: dict[str, list[dict]] = {}
     for part in parts:
         others = np.setdiff1d(np.arange(len(targets)), part)

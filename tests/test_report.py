@@ -107,8 +107,9 @@ def test_machine_and_parameters_are_tables(run_folder):
     assert "torch" in set(report.describe_machine()["what"])
     parameters = report.describe_parameters(run_folder)
     assert isinstance(parameters, pd.DataFrame)
-    values = dict(parameters.to_numpy().tolist())
-    assert values["members.toy.layout.max_length"] == 32
-    assert values["members.toy.stages.full.learning_rate"] == 1e-3
-    assert values["members.lexical.alpha"] == 10.0
-    assert values["folds"] == 3
+    assert parameters.columns.tolist() == ["parameter", "toy", "lexical", "all members"]
+    values = parameters.set_index("parameter")
+    assert values.loc["layout.max_length"].tolist() == [32, "", ""]
+    assert values.loc["stages.0.learning_rate", "toy"] == 1e-3
+    assert values.loc["alpha"].tolist() == ["", 10.0, ""]
+    assert values.loc["folds"].tolist() == ["", "", 3]
