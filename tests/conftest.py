@@ -2,6 +2,7 @@ import random
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -89,18 +90,23 @@ def toy_test_frame() -> pd.DataFrame:
     return make_frame(tuple(range(6)), first_id=1000, seed=2)[list(COLUMNS)]
 
 
-@pytest.fixture
-def toy_folder(tmp_path: Path, toy_frame: pd.DataFrame, toy_test_frame: pd.DataFrame) -> Path:
-    """A data folder: train.csv, test.csv and sample_submission.csv."""
-    folder = tmp_path / "toy"
+def write_tables(folder: Path) -> Path:
+    """Write train.csv, test.csv and sample_submission.csv."""
+    train, test = make_frame(QUESTION_OF_ROW, first_id=10, seed=1), make_frame(tuple(range(6)), first_id=1000, seed=2)
     folder.mkdir()
-    toy_frame.to_csv(folder / "train.csv", index=False)
-    toy_test_frame.to_csv(folder / "test.csv", index=False)
-    sample = pd.DataFrame(0.25, index=range(len(toy_test_frame)), columns=list(TARGETS))
-    sample.insert(0, ID, toy_test_frame[ID])
+    train.to_csv(folder / "train.csv", index=False)
+    test[list(COLUMNS)].to_csv(folder / "test.csv", index=False)
+    sample = pd.DataFrame(0.25, index=range(len(test)), columns=list(TARGETS))
+    sample.insert(0, ID, test[ID])
     sample.to_csv(folder / "sample_submission.csv", index=False)
     assert {*COLUMNS} == {*INPUT_COLUMNS, QUESTION, *UNUSED_COLUMNS}
     return folder
+
+
+@pytest.fixture
+def toy_folder(tmp_path: Path) -> Path:
+    """A data folder that holds the toy frames."""
+    return write_tables(tmp_path / "toy")
 
 
 @pytest.fixture(scope="session")
@@ -112,7 +118,7 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def easy_rows(toy_frame: pd.DataFrame, encoder_folder: Path, tmp_path: Path) -> "QuestRows":
+def rows(toy_frame: pd.DataFrame, encoder_folder: Path, tmp_path: Path) -> "QuestRows":
     """The toy table's rows as a model reads them, with texts and ratings that a few steps learn."""
     import toy
 
@@ -120,11 +126,11 @@ def easy_rows(toy_frame: pd.DataFrame, encoder_folder: Path, tmp_path: Path) -> 
 
 
 @pytest.fixture
-def toy_model(encoder_folder: Path, easy_rows: "QuestRows") -> "QuestModel":
+def model(encoder_folder: Path, rows: "QuestRows") -> "QuestModel":
     """A model with the toy body, for the easy rows."""
     import toy
 
-    return toy.build_model(encoder_folder, easy_rows)
+    return toy.build_model(encoder_folder, rows)
 
 
 @dataclass(frozen=True)
@@ -142,23 +148,24 @@ class Trained:
         return assign_folds(questions, split=self.recipe.split, folds=self.recipe.folds, seed=self.recipe.seed)
 
 
+def train_tables(data: Path, folder: Path, recipe: Recipe, **options: Any) -> Trained:  # noqa: ANN401
+    """Train a recipe on some tables, into folder/run."""
+    from questlib.folds import train_members
+
+    tables, run_folder = read_tables(str(data)), folder / "run"
+    submission = train_members(
+        tables, recipe, run_folder=run_folder, cache_folder=folder / "cache", clock=Clock(run_folder), **options
+    )
+    return Trained(tables, recipe, run_folder, submission)
+
+
 @pytest.fixture
 def train_toy(toy_folder: Path, tmp_path: Path) -> Callable[..., Trained]:
     """Train a recipe on the toy tables."""
-
-    def train(recipe: Recipe, **options: Any) -> Trained:  # noqa: ANN401
-        from questlib.folds import train_members
-
-        tables, run_folder = read_tables(str(toy_folder)), tmp_path / "run"
-        submission = train_members(
-            tables, recipe, run_folder=run_folder, cache_folder=tmp_path / "cache", clock=Clock(run_folder), **options
-        )
-        return Trained(tables, recipe, run_folder, submission)
-
-    return train
+    return partial(train_tables, toy_folder, tmp_path)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_recipe(encoder_folder: Path) -> Recipe:
     """A transformer and the lexical model, two folds of three each."""
     import toy
@@ -172,9 +179,11 @@ def lexical_recipe() -> Recipe:
     return Recipe(members=(LexicalRecipe(folds_to_train=2),), folds=3)
 
 
-@pytest.fixture
-def trained(train_toy: Callable[..., Trained], toy_recipe: Recipe) -> Trained:
-    return train_toy(toy_recipe)
+@pytest.fixture(scope="session")
+def trained(toy_recipe: Recipe, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    """One run for all tests that only look at it."""
+    folder = tmp_path_factory.mktemp("trained")
+    return train_tables(write_tables(folder / "toy"), folder, toy_recipe)
 
 
 @pytest.fixture

@@ -26,11 +26,6 @@ def n_cores(request):
     torch.set_num_threads(before)
 
 
-@pytest.fixture
-def rows(easy_rows):
-    return easy_rows
-
-
 def train(encoder_folder, rows, tmp_path, *, dropout, accumulation=1):
     torch.manual_seed(0)
     width = rows.metadata.shape[1]

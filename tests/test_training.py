@@ -26,16 +26,6 @@ SETTINGS = TrainingSettings(batch_size=4, patience=0, precision="fp32", seed=3)
 COLLATOR = PassCollator(pad_token_id=0)
 
 
-@pytest.fixture
-def rows(easy_rows):
-    return easy_rows
-
-
-@pytest.fixture
-def model(toy_model):
-    return toy_model
-
-
 def fit(model, rows, stages, tmp_path, *, stop_rows=None, **changes) -> list[dict]:  # noqa: ANN003
     return fit_stages(
         model, stages, train_rows=rows, stop_rows=stop_rows, collator=COLLATOR,

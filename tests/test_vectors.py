@@ -10,16 +10,6 @@ from questlib.training.kinds.base import match_parameters
 from questlib.training.vectors import cache_vectors, can_cache
 
 
-@pytest.fixture
-def rows(easy_rows):
-    return easy_rows
-
-
-@pytest.fixture
-def model(toy_model):
-    return toy_model
-
-
 def cache(model, rows, folder):
     return cache_vectors(model, rows, COLLATOR, folder=folder, batch_size=4, precision="fp32")
 
