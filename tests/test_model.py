@@ -257,4 +257,7 @@ def test_saved_config_is_read_back_as_it_was(encoder_folder, tmp_path):
     model.save_pretrained(tmp_path)
     loaded = QuestConfig.from_pretrained(tmp_path)
     assert loaded.model_options == model.config.model_options
+    path = tmp_path / "config.json"
+    path.write_text(path.read_text().replace("{", '{"a_field_of_another_version": 1,', 1))
+    assert QuestConfig.from_pretrained(tmp_path).model_options == model.config.model_options
     assert (loaded.n_kinds, loaded.metadata_width) == (2, 4)

@@ -21,8 +21,6 @@ _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 # Facts about where the encoder was loaded from, which a run folder that travels must not carry.
 _NOT_KEPT = ("_name_or_path", "transformers_version", "dtype")
 _OPTIONS = tuple(each.name for each in fields(ModelOptions))
-# Fields of transformers' own that a saved configuration may hold; some are there in some of its versions only.
-_FOREIGN = {*vars(PretrainedConfig()), "model_type", "use_cache", "torch_dtype", "attn_implementation"}
 
 
 class QuestConfig(PretrainedConfig):
@@ -32,7 +30,7 @@ class QuestConfig(PretrainedConfig):
         body: The encoder's own configuration, `model_type` included.
         n_kinds: Kinds of passes per row: 1 for a joint layout, 2 for a pair.
         metadata_width: Columns of the metadata.
-        options: Fields of `questlib.recipe.ModelOptions`; any other name than these and transformers' own is refused.
+        options: Fields of `questlib.recipe.ModelOptions`; any other name is refused, but not in what was saved.
     """
 
     model_type = "quest"
@@ -45,9 +43,9 @@ class QuestConfig(PretrainedConfig):
         metadata_width: int = 0,
         **options: Any,  # noqa: ANN401  transformers hands its own fields through
     ) -> None:
-        refuse_unknown(
-            options, known=(*_OPTIONS, *(name for name in options if _is_foreign(name))), what="model option"
-        )
+        # What was saved says which transformers wrote it, and holds fields of that version's own.
+        if "transformers_version" not in options:
+            refuse_unknown(options, known=_OPTIONS, what="model option")
         self.body = body or {}
         self.n_kinds = n_kinds
         self.metadata_width = metadata_width
@@ -60,10 +58,6 @@ class QuestConfig(PretrainedConfig):
     def model_options(self) -> ModelOptions:
         """What the network is made of."""
         return ModelOptions(**{name: getattr(self, name) for name in _OPTIONS})
-
-
-def _is_foreign(name: str) -> bool:
-    return name in _FOREIGN or name.startswith("_")
 
 
 @dataclass
