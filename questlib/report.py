@@ -71,7 +71,7 @@ def plot_spearman(run_folder: Path) -> Figure:
     places = pd.Series(np.arange(len(table)) + table.index.isin(ANSWER_TARGETS), index=table.index)  # one left empty
     figure = new_figure(width=10, height=8)
     axes = clean(figure.subplots())
-    axes.barh(places, table["tied"], color=table.index.map(color_of), height=0.7, alpha=0.8)
+    axes.barh(places, table["tied"], color=table.index.map(color_of), height=0.7, alpha=0.4)
     for place, value in zip(places, table["tied"], strict=True):
         axes.text(max(value, 0) + 0.005, place, f"{value:.3f}", va="center", fontsize=8)
     for group, tied in table["tied"].groupby(table.index.str.split("_").str[0]):
