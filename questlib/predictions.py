@@ -9,10 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 
 from questlib.data import IndexArray, Tables, read_table
+from questlib.ranks import FloatArray
 from questlib.run_folder import OUT_OF_FOLD, TEST_PREDICTIONS, check_finished, fold_folder, written_whole
 from questlib.schema import ID, TARGETS
-
-FloatArray = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, kw_only=True)

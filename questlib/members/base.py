@@ -5,16 +5,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from questlib.data import IndexArray, fill_nulls
+from questlib.ranks import FloatArray
 from questlib.recipe import read_member
 from questlib.run_folder import CACHE, RECIPE, read_json, write_json
 from questlib.schema import INPUT_COLUMNS, QUESTION, TARGETS
 from questlib.typed_json import write_typed
-
-FloatArray = npt.NDArray[np.float64]
 
 
 class Member(ABC):

@@ -34,11 +34,11 @@ class TransformerMember(Member):
 
     def check(self) -> None:
         """Refuse an encoder that is not here or reads less than a pass, and stages that name no parameter of it."""
-        model = self._begin(self._find_encoder(), metadata_width=0)
+        model = self._begin(self._open_encoder(), metadata_width=0)
         for stage in self.recipe.stages:
             match_parameters(model, stage.trainable)
 
-    def _find_encoder(self) -> Path:
+    def _open_encoder(self) -> Path:
         recipe, folder = self.recipe, find_encoder(self.recipe.encoder)
         limit = longest_pass(AutoConfig.from_pretrained(folder))
         if recipe.layout.max_length > limit:
@@ -54,7 +54,7 @@ class TransformerMember(Member):
         return QuestModel.from_encoder(encoder_folder, n_kinds=n_kinds, metadata_width=metadata_width, **options)
 
     def _fit(self, frame: pd.DataFrame, rows: IndexArray) -> None:
-        recipe, encoder_folder = self.recipe, self._find_encoder()
+        recipe, encoder_folder = self.recipe, self._open_encoder()
         held_out, seed = None, recipe.settings.seed
         if recipe.stop_share:
             rows, held_out = hold_out_questions(rows, questions=question_of(frame), share=recipe.stop_share, seed=seed)
