@@ -12,7 +12,7 @@ NAMED = --owner '$(OWNER)' --kernel '$(KERNEL)'
 BUILT = $(if $(ENCODER),--encoder '$(ENCODER)') $(if $(RUN),--run '$(RUN)') $(if $(filter command,$(firstword $(origin PROFILE))),--profile '$(PROFILE)') $(ARGS)
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test bench growth wheels bundle rehearse rehearse-all push status output lint format types check clean
+.PHONY: help install run test bench stress growth wheels bundle rehearse rehearse-all push status output lint format types check clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ test: install  ## Run all tests; QUEST_DATA=folder adds those on real data
 bench: install  ## Compare speed with the baseline: DATA=folder ONLY=row; OOF=folder with sixth_place.npz adds ties and blends
 	$(VENV)/python bench/speed.py --data '$(DATA)' --results bench/results $(if $(ONLY),--only $(ONLY))
 	$(if $(OOF),$(VENV)/python bench/ties.py --oof '$(OOF)' --data '$(DATA)' --json bench/results/ties.json)
+
+stress: install  ## Kill runs, fill disks, slow machines down under a limit: ARGS="--kills 50 --limits 20"; half an hour or more
+	$(VENV)/python bench/stress.py --json bench/results/stress.json $(ARGS)
 
 growth: install  ## Measure how cost grows with rows, tokens and folds: DATA=folder MOST=rows
 	$(VENV)/python bench/growth.py --data '$(DATA)' --results bench/results $(if $(MOST),--most $(MOST))

@@ -3,39 +3,59 @@
 import argparse
 import json
 import logging
+import os
+import shlex
+import signal
 import sys
 from pathlib import Path
 
+from questlib.clock import SESSION_START
 from questlib.data import question_of, read_table
 from questlib.metrics import score_predictions
 from questlib.predictions import write_predictions
-from questlib.run_folder import CACHE
+from questlib.run_folder import CACHE, refuse_unwritable
 from questlib.schema import ID, INPUT_COLUMNS, QUESTION, RARE_TARGET, TARGETS
 from questlib.submission import check_submission
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command: 0, or 1 after an error, which is told in one message on standard error."""
+    """Run a command: 0, or 1 after an error, which is told in one message on standard error; 130 where interrupted."""
     parsed = _build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("papermill").setLevel(logging.WARNING)  # it would repeat every path twice
     try:
-        parsed.command(parsed)
+        return parsed.command(parsed) or 0
+    except KeyboardInterrupt:
+        sys.stderr.write(f"questlib {parsed.name}: interrupted\n")
+        return 128 + signal.SIGINT
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         sys.stderr.write(f"questlib {parsed.name}: {error}\n")
         return 1
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    import psutil
+
+    os.environ[SESSION_START] = str(psutil.Process().create_time())
+    from questlib.parameters import read_value
+    from questlib.run import Interrupted, run_notebook
+
+    overrides = {name: read_value(value) for name, value in parsed.parameter}
+    try:
+        run_notebook(parsed.notebook, profile=parsed.profile, data=parsed.data, out=parsed.out, overrides=overrides)
+    except Interrupted as interrupted:
+        options = {"--data": parsed.data, "--profile": parsed.profile, "--out": interrupted.run_folder}
+        options |= {"--notebook": parsed.notebook}
+        given = [part for name, value in options.items() if value is not None for part in (name, str(value))]
+        given += [part for name, value in parsed.parameter for part in ("-p", name, value)]
+        command = shlex.join([sys.executable, "-m", "questlib", "run", *given])
+        sys.stderr.write(f"questlib run: {interrupted}; go on with:\n{command}\n")
+        return 128 + interrupted.number
     return 0
 
 
-def _run(parsed: argparse.Namespace) -> None:
-    from questlib.parameters import read_value
-    from questlib.run import run_notebook
-
-    overrides = {name: read_value(value) for name, value in parsed.parameter}
-    run_notebook(parsed.notebook, profile=parsed.profile, data=parsed.data, out=parsed.out, overrides=overrides)
-
-
 def _predict(parsed: argparse.Namespace) -> None:
+    refuse_unwritable(parsed.out)
     table = read_table(parsed.table, columns=INPUT_COLUMNS)  # before torch is imported: a bad table is refused at once
     from questlib.inference import predict_table
 
@@ -89,7 +109,7 @@ def _build_parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="execute the notebook and write a run folder")
     run.add_argument("--data", help="folder with train.csv, test.csv and sample_submission.csv")
     run.add_argument("--profile", default="sample", help="name of a YAML file in profiles/ beside the notebook")
-    run.add_argument("--out", type=Path, help="run folder, new or empty (runs/<time>-<profile>)")
+    run.add_argument("--out", type=Path, help="run folder; that of an interrupted run goes on (runs/<time>-<profile>)")
     run.add_argument("--notebook", type=Path, default=Path("notebooks/quest.ipynb"), help="notebook to execute")
     run.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),

@@ -1,26 +1,75 @@
-"""One clock for a run: what each step of the flow took."""
+"""One clock for a run: when its session began, what each step took, what is left, and what the limit cost."""
 
 import logging
+import math
+import os
 import time
 from pathlib import Path
 
-from questlib.run_folder import TIMELINE, write_json
+from questlib.run_folder import TIMELINE, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
+# Seconds since the epoch; set by what starts a kernel, so that the session counts from there.
+SESSION_START = "QUESTLIB_SESSION_START"
+
+
+def find_session_start() -> float:
+    """Tell when the session began, in seconds since the epoch.
+
+    It is when the command was given that runs the notebook, on Kaggle when the container started; else this process.
+    """
+    import psutil
+
+    if SESSION_START in os.environ:
+        return float(os.environ[SESSION_START])
+    process = psutil.Process()
+    if os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Batch":
+        process = [process, *process.parents()][-1]
+    return process.create_time()
+
 
 class Clock:
-    """Time the steps of a run and keep the timeline on disk."""
+    """Time the steps of a run, know what is left of its limit, and keep the timeline on disk.
 
-    def __init__(self, run_folder: Path) -> None:
-        self._run_folder = run_folder
-        self._start = self._last = time.monotonic()
+    Args:
+        run_folder: Takes `timeline.json`; a session that stands there already is kept in it as an earlier one.
+        limit_minutes: From the start of the session; 0 sets none.
+        session_start: When the session began, in seconds since the epoch; now where None.
+
+    Attributes:
+        opening_seconds: What passed between the making of the clock and `finish_opening`.
+    """
+
+    def __init__(self, run_folder: Path, *, limit_minutes: float = 0, session_start: float | None = None) -> None:
+        self._path = run_folder / TIMELINE
+        self._made = self._last = time.monotonic()
+        self._start = self._made - (0 if session_start is None else max(0.0, time.time() - session_start))
+        self._limit = 60 * limit_minutes if limit_minutes else math.inf
         self._steps: list[dict] = []
+        if session_start is not None:
+            self._steps.append({"step": "start and install", "start": 0.0, "seconds": self._made - self._start})
+        self._plan: list[dict] = []
+        self._notes: list[dict] = []
+        self._earlier: list[dict] = []
+        if self._path.is_file():
+            before = read_json(self._path)
+            self._earlier = [*before.pop("earlier", []), before]
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the run began."""
+        """Seconds since the session began."""
         return time.monotonic() - self._start
+
+    @property
+    def limit(self) -> float:
+        """When the limit is reached, as `time.monotonic` tells it; infinite where there is none."""
+        return self._start + self._limit
+
+    @property
+    def opening_seconds(self) -> float:
+        """Seconds since the clock was made: asked before training begins, what reading and pictures took."""
+        return time.monotonic() - self._made
 
     def finish_step(self, name: str) -> None:
         """Book the time since the last finished step under a name."""
@@ -28,4 +77,24 @@ class Clock:
         self._steps.append({"step": name, "start": self._last - self._start, "seconds": now - self._last})
         logger.info("%s: %.1f s (%.1f s since the start)", name, now - self._last, now - self._start)
         self._last = now
-        write_json(self._run_folder / TIMELINE, {"seconds": now - self._start, "steps": self._steps})
+        self._write()
+
+    def plan(self, text: str) -> None:
+        """Show what is planned, and keep it."""
+        if not self._plan or self._plan[-1]["plan"] != text:
+            logger.info("%s", text)
+            self._plan.append({"seconds": self.elapsed, "plan": text})
+            self._write()
+
+    def note(self, text: str) -> None:
+        """Show what did not go as asked, and keep it for the report: shortened, left out, resumed, tried again."""
+        logger.warning("%s", text)
+        # Where the run folder lies is nobody's business who is given it.
+        text = text.replace(f"{self._path.parent.resolve()}", ".")
+        self._notes.append({"seconds": self.elapsed, "note": text})
+        self._write()
+
+    def _write(self) -> None:
+        limit = {} if math.isinf(self._limit) else {"limit_seconds": self._limit}
+        session = {"seconds": self.elapsed, **limit, "steps": self._steps, "plan": self._plan, "notes": self._notes}
+        write_json(self._path, session | ({"earlier": self._earlier} if self._earlier else {}))

@@ -1,63 +1,27 @@
 """Members times folds: each pair is trained on a device, predicts the rows it never saw, and is on disk at once."""
 
 import logging
+import math
 import os
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import torch
 
 from questlib.clock import Clock
-from questlib.data import IndexArray, Tables, assign_folds, question_of
+from questlib.data import Tables, assign_folds, question_of
 from questlib.devices import pick_device, pick_devices
 from questlib.members import MEMBERS
-from questlib.parallel import run_on_devices
-from questlib.predictions import write_predictions
-from questlib.recipe import MemberRecipe, Recipe
-from questlib.run_folder import (
-    HISTORY,
-    OUT_OF_FOLD,
-    RECIPE,
-    SUBMISSION,
-    TEST_PREDICTIONS,
-    finished_whole,
-    fold_folder,
-    write_json,
-)
-from questlib.schema import ID
-from questlib.scores import combine_members
-from questlib.submission import write_submission
+from questlib.parallel import Workers
+from questlib.recipe import LexicalRecipe, Recipe
+from questlib.resume import keep_inputs
+from questlib.run_folder import check_finished, locked
+from questlib.schedule import Schedule
+from questlib.standing import Standing
+from questlib.tasks import FinishedFold, FoldTask, measure_fold, train_fold
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, kw_only=True)
-class FoldTask:
-    """One member on one fold: all that a process needs to know of it."""
-
-    member: MemberRecipe
-    fold: int  # is scored; the others are learned from
-    fold_of_row: IndexArray  # (n_train,)
-    tables: Tables
-    run_folder: Path
-    cache_folder: Path
-
-    @property
-    def name(self) -> str:
-        """As log lines and the timeline show it."""
-        return f"{self.member.name}, fold {self.fold}"
-
-
-@dataclass(frozen=True, kw_only=True)
-class FinishedFold:
-    """How many seconds a task took; what it made is in its folder."""
-
-    fit_seconds: float
-    predict_seconds: float
 
 
 def train_members(
@@ -69,50 +33,58 @@ def train_members(
     clock: Clock,
     devices: Sequence[torch.device] | None = None,
 ) -> pd.DataFrame:
-    """Train every member on its folds, and write ensemble, scores and submission.
+    """Train every member on its folds, as far as the clock's limit allows, and write ensemble, scores and submission.
 
-    The quick members come first, so that their submission stands while the others train.
+    The quick members come first, so that their submission stands while the others train; after every finished fold it
+    is replaced, if what there is now is as good. A run that was interrupted goes on where it was.
 
     Args:
         tables: What `questlib.data.read_tables` returns.
         recipe: What to train.
         run_folder: Takes all of it.
         cache_folder: Holds what can be computed again.
-        clock: Times the steps.
+        clock: Times the steps, and knows the limit.
         devices: As many (member, fold) pairs train at once, one process per device; on one device they train here, one
             by one. Where None, all GPUs that compute, but one where a launcher gave this process its own.
 
     Returns:
-        The submission as it was written.
+        The submission as it stands.
+
+    Raises:
+        ValueError: If the folder holds a run of another recipe or of other tables.
+        RuntimeError: If another process works in the folder, or no fold could be finished.
     """
     if recipe.leaks:
         logger.warning("split=random leaks: a question stands on both sides, and the score reads too high")
-    for member in recipe.members:  # all refused before the first hour is spent
-        MEMBERS[member.kind](member, cache_folder=cache_folder).check()
-    write_json(run_folder / RECIPE, recipe.to_dict())
     if devices is None:
         devices = [pick_device()] if "LOCAL_RANK" in os.environ else pick_devices()
-    all_tasks = _list_tasks(tables, recipe, run_folder=run_folder, cache_folder=cache_folder)
-    finished: dict[str, list[int]] = {}
-    for is_quick in (True, False):
-        tasks = [task for task in all_tasks if task.member.is_quick == is_quick]
-        if not tasks:
-            continue
-        calls = {task.name: (task,) for task in tasks}
-        for task, took in zip(tasks, run_on_devices(train_fold, calls, devices=devices), strict=True):
-            logger.info("%s: fit in %.1f s, predicted in %.1f s", task.name, took.fit_seconds, took.predict_seconds)
-            clock.finish_step(task.name)
-            finished.setdefault(task.member.name, []).append(task.fold)
-        in_order = {member.name: finished[member.name] for member in recipe.members if member.name in finished}
-        test = combine_members(tables, in_order, run_folder=run_folder, leaks=recipe.leaks)
-        submission = write_submission(
-            run_folder / SUBMISSION, test, ids=tables.test[ID], sample_submission=tables.sample_submission
-        )
-        clock.finish_step(f"submission of {', '.join(in_order)}")
-    return submission
+    with locked(run_folder):
+        keep_inputs(run_folder, recipe, tables)
+        for member in recipe.members:  # all refused before the first hour is spent
+            MEMBERS[member.kind](member, cache_folder=cache_folder).check()
+        standing = Standing(tables, recipe, run_folder=run_folder, clock=clock)
+        tasks = [
+            task for task in _list_tasks(tables, recipe, run_folder, cache_folder) if not _take_finished(task, standing)
+        ]
+        if standing.finished:
+            folds = ", ".join(f"{len(each)} of {name}" for name, each in standing.finished.items())
+            clock.note(f"resumed: finished before were folds {folds}")
+            standing.replace()
+        quick, slow = ([task for task in tasks if task.member.is_quick == is_quick] for is_quick in (True, False))
+        schedule = Schedule(recipe, clock=clock, standing=standing)
+        with Workers([torch.device("cpu")]) as here:  # a process of its own would take longer to start
+            _work_off(quick, here, schedule, standing)
+        if slow and not standing.is_there:
+            _stand_in(tables, standing, cache_folder)
+        with Workers(devices) as workers:
+            if slow and not math.isinf(clock.limit):
+                _measure(slow, workers, schedule)
+            _work_off(slow, workers, schedule, standing)
+        return standing.read()
 
 
-def _list_tasks(tables: Tables, recipe: Recipe, *, run_folder: Path, cache_folder: Path) -> list[FoldTask]:
+def _list_tasks(tables: Tables, recipe: Recipe, run_folder: Path, cache_folder: Path) -> list[FoldTask]:
+    # The most valuable first: a fold of every member before a second one of any.
     fold_of_row = assign_folds(question_of(tables.train), split=recipe.split, folds=recipe.folds, seed=recipe.seed)
     return [
         FoldTask(
@@ -123,26 +95,80 @@ def _list_tasks(tables: Tables, recipe: Recipe, *, run_folder: Path, cache_folde
             run_folder=run_folder,
             cache_folder=cache_folder,
         )
+        for fold in range(recipe.folds)
         for member in recipe.members
-        for fold in range(member.folds_to_train)
+        if fold < member.folds_to_train
     ]
 
 
-def train_fold(task: FoldTask) -> FinishedFold:
-    """Train a member on all folds but one, predict that one and the test, and leave it whole in the run folder."""
-    scored = np.flatnonzero(task.fold_of_row == task.fold)
-    folder = fold_folder(task.run_folder, task.member.name, task.fold)
-    log_folder = task.run_folder / "logs" / f"{task.member.name}-fold-{task.fold}"
-    start = time.monotonic()
-    member = MEMBERS[task.member.kind](task.member, cache_folder=task.cache_folder, log_folder=log_folder)
-    member.fit(task.tables.train, rows=np.flatnonzero(task.fold_of_row != task.fold))
-    fitted = time.monotonic()
-    out_of_fold, test = member.predict(task.tables.train, rows=scored), member.predict(task.tables.test)
-    predicted = time.monotonic()
-    with finished_whole(folder) as temporary:
-        member.save(temporary)
-        ids = task.tables.train[ID].to_numpy()[scored]
-        write_predictions(temporary / OUT_OF_FOLD, out_of_fold, ids=ids, folds=np.full(len(ids), task.fold))
-        write_predictions(temporary / TEST_PREDICTIONS, test, ids=task.tables.test[ID])
-        write_json(temporary / HISTORY, member.history)
-    return FinishedFold(fit_seconds=fitted - start, predict_seconds=predicted - fitted)
+def _take_finished(task: FoldTask, standing: Standing) -> bool:
+    try:
+        check_finished(task.folder)
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError) as error:
+        standing.clock.note(f"{task.name}: is trained anew, because {error}")
+        return False
+    standing.finished.setdefault(task.member.name, []).append(task.fold)
+    return True
+
+
+def _work_off(tasks: Sequence[FoldTask], workers: Workers, schedule: Schedule, standing: Standing) -> None:
+    clock, waiting = standing.clock, list(tasks)
+    running: dict[str, FoldTask] = {}
+    tried: set[str] = set()
+    fault: BaseException | None = None
+    while waiting or running:
+        while waiting and workers.is_free:
+            planned = schedule.plan(waiting, running=list(running.values()), n_devices=workers.n_devices)
+            if planned is None:
+                dropped = ", ".join(task.name for task in waiting)
+                clock.note(f"left out, for want of time: {dropped}")
+                waiting.clear()
+                break
+            waiting.pop(0)
+            running[planned.name] = planned
+            workers.start(planned.name, train_fold, planned)
+        if not running:
+            break
+        name, outcome = workers.wait()
+        task = running.pop(name)
+        if isinstance(outcome, FinishedFold):
+            schedule.learn(task, outcome)
+            logger.info("%s: fit in %.1f s, predicted in %.1f s", name, outcome.fit_seconds, outcome.predict_seconds)
+            for note in outcome.notes:
+                clock.note(f"{name}: {note}")
+            clock.finish_step(name)
+            standing.add(task.member.name, task.fold)
+        elif name in tried:
+            fault = outcome
+            clock.note(f"{name}: failed again and is left out: {outcome}")
+        else:
+            tried.add(name)
+            waiting.append(task)
+            clock.note(f"{name}: failed and is tried once more: {outcome}")
+    if fault is not None and not standing.finished:
+        raise fault
+
+
+def _stand_in(tables: Tables, standing: Standing, cache_folder: Path) -> None:
+    # No member is quick, and nothing else would stand for long.
+    member = MEMBERS["lexical"](LexicalRecipe(), cache_folder=cache_folder).fit(tables.train)
+    standing.stand_in(member.predict(tables.test))
+
+
+def _measure(tasks: Sequence[FoldTask], workers: Workers, schedule: Schedule) -> None:
+    waiting = list({task.member.name: task for task in reversed(tasks)}.values())[::-1]
+    n_running = 0
+    while waiting or n_running:
+        while waiting and workers.is_free:
+            task = waiting.pop(0)
+            workers.start(task.member.name, measure_fold, task)
+            n_running += 1
+        name, speed = workers.wait()
+        n_running -= 1
+        if isinstance(speed, BaseException):  # the fold itself will tell, and is tried twice
+            logger.warning("%s: its speed could not be measured: %s", name, speed)
+        elif speed is not None:
+            schedule.speeds[name] = speed
+    schedule.clock.finish_step("measure the speed")

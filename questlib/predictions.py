@@ -10,7 +10,7 @@ import pandas as pd
 
 from questlib.data import IndexArray, Tables, read_table
 from questlib.ranks import FloatArray
-from questlib.run_folder import OUT_OF_FOLD, TEST_PREDICTIONS, check_finished, fold_folder, written_whole
+from questlib.run_folder import OUT_OF_FOLD, TEST_PREDICTIONS, check_finished, fold_folder, write_text
 from questlib.schema import ID, TARGETS
 
 
@@ -36,8 +36,7 @@ def write_predictions(
     frame.insert(0, ID, np.asarray(ids))  # by position: a Series would be aligned on its index
     if folds is not None:
         frame.insert(1, "fold", np.asarray(folds))
-    with written_whole(path) as temporary:
-        frame.to_csv(temporary, index=False)
+    write_text(path, frame.to_csv(index=False))
 
 
 def read_member(run_folder: Path, name: str, *, folds: Sequence[int], tables: Tables) -> MemberPredictions:

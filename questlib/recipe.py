@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from questlib.checks import Checked, between, one_of, refuse_outside, refuse_unknown
+from questlib.plan import WHOLE, Share, round_epochs
 from questlib.schema import TARGETS
 from questlib.typed_json import list_leaves, read_typed, write_typed
 
@@ -137,6 +138,15 @@ class MemberRecipe(Checked):
         """Give what may lie beside the weights wherever they go: no path of this machine."""
         return self
 
+    def shortened(self, share: Share) -> Self:
+        """Give the recipe of a fold that has time for a share of its training; a kind without epochs has no other."""
+        return self
+
+    @property
+    def epochs(self) -> tuple[float, ...]:
+        """Passes over the training rows, stage by stage; none for a kind that has no stages."""
+        return ()
+
 
 @dataclass(frozen=True, kw_only=True)
 class LexicalRecipe(MemberRecipe):
@@ -177,7 +187,21 @@ class TransformerRecipe(MemberRecipe):
     def without_paths(self) -> Self:
         """Name the encoder by its folder's name."""
         path = Path(self.encoder)
-        return replace(self, encoder=path.name) if path.is_absolute() else self
+        is_path = path.is_absolute() or self.encoder.startswith((".", "~"))
+        return replace(self, encoder=path.name) if is_path else self
+
+    def shortened(self, share: Share) -> Self:
+        """Give fewer epochs to every stage, or to the first one alone."""
+        if share == WHOLE:
+            return self
+        stages = (self.stages * self.cycles)[: 1 if share.first_stage_alone else None]
+        fewer = (replace(stage, epochs=round_epochs(stage.epochs * share.epochs)) for stage in stages)
+        return replace(self, stages=tuple(fewer), cycles=1)
+
+    @property
+    def epochs(self) -> tuple[float, ...]:
+        """Of all stages, cycle after cycle."""
+        return tuple(stage.epochs for stage in self.stages) * self.cycles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,6 +226,10 @@ class Recipe(Checked):
     def leaks(self) -> bool:
         """Whether one question may stand on both sides of a split."""
         return self.split == "random"
+
+    def without_paths(self) -> Self:
+        """Give what may lie in a run folder wherever that goes: no path of this machine."""
+        return replace(self, members=tuple(member.without_paths() for member in self.members))
 
     @property
     def encoders(self) -> list[str]:

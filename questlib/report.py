@@ -119,8 +119,22 @@ def plot_ties(run_folder: Path) -> Figure:
     return figure
 
 
+def summarize_course(run_folder: Path) -> pd.DataFrame:
+    """Say what was planned and what did not go as asked: shortened, left out, resumed, tried again; by session."""
+    timeline = read_json(run_folder / TIMELINE)
+    lines: list[tuple[int, float, str]] = []
+    for number, session in enumerate([*timeline.get("earlier", []), timeline]):
+        limit = session.get("limit_seconds")
+        lines.append((number + 1, 0.0, f"time limit {limit / 60:g} min" if limit else "no time limit"))
+        lines += [(number + 1, each["seconds"] / 60, each["plan"]) for each in session["plan"]]
+        lines += [(number + 1, each["seconds"] / 60, each["note"]) for each in session["notes"]]
+        lines.append((number + 1, session["seconds"] / 60, f"{len(session['steps'])} steps are done"))
+    table = pd.DataFrame(lines, columns=["session", "minute", "what"])
+    return table.sort_values(["session", "minute"], kind="stable").round({"minute": 1}).reset_index(drop=True)
+
+
 def plot_timeline(run_folder: Path) -> Figure:
-    """Draw what each step of the flow took."""
+    """Draw what each step of the flow took, in the last session."""
     steps = pd.DataFrame(read_json(run_folder / TIMELINE)["steps"])[::-1]
     figure = new_figure(width=10, height=0.9 + 0.35 * len(steps))
     axes = clean(figure.subplots())

@@ -3,27 +3,55 @@
 import logging
 import os
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import nbformat
 import papermill
+import psutil
+from jupyter_client import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from questlib.data import read_tables
 from questlib.parameters import override, read_parameters, read_profile
 from questlib.pretrained import find_encoder
+from questlib.processes import die_with_parent
 from questlib.recipe import Recipe
-from questlib.run_folder import written_whole
+from questlib.resume import refuse_changed
+from questlib.run_folder import NAMES, RECIPE, write_text
 
 logger = logging.getLogger(__name__)
 
 REPORT = "report.html"
+_SECONDS_TO_END = 10  # for a kernel that is interrupted
+
+
+class Interrupted(Exception):
+    """The run was told to end, by SIGINT or SIGTERM; what it has is kept in its folder."""
+
+    def __init__(self, number: int, run_folder: Path) -> None:
+        super().__init__(f"interrupted; {run_folder} holds what is finished, and where to go on")
+        self.number = number
+        self.run_folder = run_folder
+
+
+class _KernelManager(AsyncKernelManager):
+    """Starts a kernel that is killed at once when this process ends, however that ends."""
+
+    async def _async_pre_start_kernel(self, **options: Any) -> tuple[list[str], dict[str, Any]]:  # noqa: ANN401
+        command, options = await super()._async_pre_start_kernel(**options)
+        return command, options | {"preexec_fn": die_with_parent}
 
 
 def run_notebook(
@@ -35,12 +63,15 @@ def run_notebook(
         notebook: The notebook; `profiles/` beside it holds the profiles.
         profile: The name of a profile, or "kaggle" for the notebook's own defaults.
         data: A folder of tables, or the slug of an attached one; the profile's or the notebook's where None.
-        out: The run folder, which must be new or empty; `runs/<time>-<profile>` where None.
+        out: The run folder, new, empty, or that of the same run, which goes on; `runs/<time>-<profile>` where None.
         overrides: Parameters that win over the profile's, by name or dotted name.
 
     Returns:
         The run folder. What is missing, unknown or bad is refused before it is made; if a cell fails, it keeps the
         notebook as far as it came.
+
+    Raises:
+        Interrupted: If the process was told to end; the same call goes on.
     """
     defaults = read_parameters(notebook)
     own = read_profile(notebook.parent / "profiles", profile)
@@ -52,48 +83,129 @@ def run_notebook(
     if helps:
         out = Path(tempfile.mkdtemp(prefix="questlib-"))
     out = (out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{profile}").resolve()
-    if out.exists() and any(out.iterdir()):
-        raise FileExistsError(f"the run folder {out} must be new or empty, however it holds files; name another")
-    _check_inputs(parameters)
-    given = {name: value for name, value in _absolute(parameters).items() if value != defaults[name]}
+    _refuse_foreign(out, notebook=notebook)
+    _check_inputs(parameters, out=out)
+    absolute = _absolute(parameters)
+    given = {name: value for name, value in absolute.items() if value != defaults[name]}
     out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
     executed = out / notebook.name
     try:
-        papermill.execute_notebook(
-            str(notebook),
-            str(executed),
-            parameters=given | {"out": str(out)},
-            cwd=str(out),
-            kernel_name="python3",
-            progress_bar=False,
-            stdout_file=None if helps else sys.stdout,
-            stderr_file=None if helps else sys.stderr,
-        )
-    except PapermillExecutionError as error:
-        raise RuntimeError(
-            f"cell {error.exec_count} of {notebook} failed with {error.ename}: {error.evalue}; {executed} shows where"
-        ) from error
+        _execute(notebook, executed, parameters=given | {"out": str(out)}, is_quiet=helps)
     finally:
         if helps:
             shutil.rmtree(out)
         elif executed.exists():
+            _forget_paths(executed, out=out, parameters=absolute)
             write_report(executed, out / REPORT)
     if not helps:
         logger.info("done in %.1f min: %s", (time.monotonic() - start) / 60, out)
     return out
 
 
-def _check_inputs(parameters: dict[str, Any]) -> None:
+def _execute(notebook: Path, executed: Path, *, parameters: dict[str, Any], is_quiet: bool) -> None:
+    out = executed.parent
+    with _forwarded_signals() as received:
+        try:
+            papermill.execute_notebook(
+                str(notebook),
+                str(executed),
+                parameters=parameters,
+                cwd=str(out),
+                kernel_name="python3",
+                progress_bar=False,
+                stdout_file=None if is_quiet else sys.stdout,
+                stderr_file=None if is_quiet else sys.stderr,
+                kernel_manager_class=_KernelManager,
+            )
+        except (PapermillExecutionError, DeadKernelError, KeyboardInterrupt) as error:
+            if received:
+                raise Interrupted(received[0], out) from error
+            if isinstance(error, DeadKernelError):
+                raise RuntimeError(
+                    f"the kernel died, as it does when memory runs out; {out} holds what is finished: the same command "
+                    f"with --out {out} goes on"
+                ) from error
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            told = f"{error.ename}: {error.evalue}"
+            raise RuntimeError(
+                f"cell {error.exec_count} of {notebook} failed with {told}; {executed} shows where"
+            ) from error
+
+
+def _refuse_foreign(out: Path, *, notebook: Path) -> None:
+    names = {path.name for path in out.iterdir()} if out.exists() else set()
+    begun = {notebook.name, REPORT}
+    if not names <= begun and not (RECIPE in names and names <= begun | NAMES):
+        held = sorted(names - begun - (NAMES if RECIPE in names else set()))
+        raise FileExistsError(
+            f"the run folder {out} must be new, empty or one run's, however it holds files: {held[:5]}; name another"
+        )
+
+
+@contextmanager
+def _forwarded_signals() -> Iterator[list[int]]:
+    # The kernel leads a session of its own, so that a terminal's Ctrl-C does not reach it. It is told, keeps its state,
+    # and its cell then fails. Between two cells it hears nothing, so it is told again; in the end it is killed.
+    received: list[int] = []
+    ended = threading.Event()
+
+    def tell() -> None:
+        kernels = psutil.Process().children()
+        for second in range(_SECONDS_TO_END + 1):
+            for kernel in (kernel for kernel in kernels if kernel.is_running()):
+                kernel.send_signal(signal.SIGINT if second < _SECONDS_TO_END else signal.SIGKILL)
+            if ended.wait(1):
+                return
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if not psutil.Process().children():
+            raise KeyboardInterrupt
+        if not received:
+            threading.Thread(target=tell, daemon=True).start()
+        received.append(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {each: signal.signal(each, handle) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        ended.set()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _forget_paths(executed: Path, *, out: Path, parameters: dict[str, Any]) -> None:
+    # A notebook is shown around; where things lie on this machine, and whose it is, stays here.
+    places = {str(out): ".", str(Path.cwd()): ".", sys.prefix: "python", str(Path.home()): "~"}
+    for value in (parameters.get("data"), parameters.get("encoder"), *_encoders_of(parameters)):
+        if isinstance(value, str) and Path(value).is_absolute():
+            places[value] = Path(value).name
+    text = executed.read_text(encoding="utf-8")
+    for place in sorted(places, key=len, reverse=True):
+        if len(place) > 1:  # the root folder is everywhere, and nobody's
+            text = text.replace(place, places[place])
+    write_text(executed, text)
+
+
+def _encoders_of(parameters: dict[str, Any]) -> list[Any]:
+    return [member.get("encoder") for member in parameters.get("members", [])]
+
+
+def _check_inputs(parameters: dict[str, Any], *, out: Path) -> None:
     # The notebook checks these too; asked here first, a mistake costs a second and leaves nothing behind.
     encoders = [parameters["encoder"]] if "encoder" in parameters else []
-    if "members" in parameters:
-        encoders = Recipe.from_parameters(parameters).encoders
+    recipe = Recipe.from_parameters(parameters) if "members" in parameters else None
     if "use_internet" in parameters:
         os.environ["HF_HUB_OFFLINE"] = str(int(not parameters["use_internet"]))
-    read_tables(parameters["data"])
-    for encoder in encoders:
+    tables = read_tables(parameters["data"])
+    for encoder in encoders if recipe is None else recipe.encoders:
         find_encoder(encoder)
+    if recipe is not None:
+        refuse_changed(out, recipe, tables)
 
 
 def _absolute(parameters: dict[str, Any]) -> dict[str, Any]:
@@ -118,8 +230,7 @@ def write_report(notebook: Path, path: Path) -> None:
     # One block per stream and cell: the kernel sends every line of the log as an output of its own.
     exporter.register_preprocessor("nbconvert.preprocessors.CoalesceStreamsPreprocessor", enabled=True)
     body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
-    with written_whole(path) as temporary:
-        temporary.write_text(_PAGE.format(title=notebook.stem, style=_STYLE, body=body), encoding="utf-8")
+    write_text(path, _PAGE.format(title=notebook.stem, style=_STYLE, body=body))
 
 
 _PAGE = """<!DOCTYPE html>

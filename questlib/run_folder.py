@@ -1,5 +1,6 @@
 """The run folder: where a run's files lie, each whole or not there, and the marks that say what is finished."""
 
+import errno
 import hashlib
 import json
 import os
@@ -10,15 +11,23 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
 
 # At the top of the run folder.
 RECIPE = "recipe.json"
+INPUTS = "inputs.json"
 MEMBERS = "members"
 ENSEMBLE = "ensemble.json"
 SCORES = "scores.json"
 TIMELINE = "timeline.json"
 BLENDED = "blended_out_of_fold.csv"
+TIED = "tied_out_of_fold.csv"
 SUBMISSION = "submission.csv"
+CHECKPOINTS = "checkpoints"
+_LOCK = ".lock"
+LOGS = "logs"
+NAMES = {RECIPE, INPUTS, MEMBERS, ENSEMBLE, SCORES, TIMELINE, BLENDED, TIED, SUBMISSION, CHECKPOINTS, LOGS, _LOCK}
 # In a fold's folder, members/<name>/fold-<k>; RECIPE there is the member's, beside whatever its kind saves.
 OUT_OF_FOLD = "out_of_fold.csv"
 TEST_PREDICTIONS = "test_predictions.csv"
@@ -26,6 +35,8 @@ HISTORY = "history.json"
 DONE = "done.json"
 # For what can be computed again: tokenised text, pooled passes.
 CACHE = Path("/tmp/questlib")
+# What is being written begins with it; after a kill such files are left over.
+_UNFINISHED = ".unfinished-"
 
 
 def hash_file(path: Path) -> str:
@@ -34,9 +45,68 @@ def hash_file(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def hash_text(text: str) -> str:
+    """Give the SHA-256 of a text, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
 def fold_folder(run_folder: Path, member: str, fold: int) -> Path:
     """Name the folder of a member's fold."""
     return run_folder / MEMBERS / member / f"fold-{fold}"
+
+
+def checkpoint_folder(run_folder: Path, member: str, fold: int, *, cache_folder: Path) -> Path:
+    """Name the folder of the checkpoints of a member's fold: on Kaggle in the cache, out of the kernel's output."""
+    on_kaggle = "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+    return (cache_folder if on_kaggle else run_folder) / CHECKPOINTS / f"{member}-fold-{fold}"
+
+
+@contextmanager
+def locked(run_folder: Path) -> Iterator[None]:
+    """Keep every other process out of a run folder, and remove what a killed one left half-written."""
+    run_folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(run_folder / _LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise RuntimeError(
+            f"the run folder {run_folder} must have one process at work, however another one is; wait or name another"
+        ) from None
+    try:
+        for path in run_folder.rglob(f"{_UNFINISHED}*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        yield
+    finally:
+        lock.release()
+        (run_folder / _LOCK).unlink(missing_ok=True)
+
+
+class DiskFull(OSError):
+    """A file that there was no room for."""
+
+
+@contextmanager
+def told_when_full(path: Path, *, size: int | None = None) -> Iterator[None]:
+    """Say which file a full disk did not take, and how much was missing, whichever library met it.
+
+    `size` is what the file needs, in bytes, where that is known.
+    """
+    free = shutil.disk_usage(path.parent).free
+    try:
+        yield
+    except DiskFull:
+        raise
+    except (OSError, SafetensorError) as error:
+        number = getattr(error, "errno", None)
+        if number not in (errno.ENOSPC, errno.EDQUOT) and "os error 28" not in str(error):
+            raise
+        missing = "" if size is None else f", {max(size - free, 0)} more than were free"
+        raise DiskFull(
+            errno.ENOSPC,
+            f"the disk must have room for {path.name}, however it is full: {'the file' if size is None else size} "
+            f"bytes were to be written{missing}; what stood there before still does; make room and go on",
+            str(path),
+        ) from error
 
 
 @contextmanager
@@ -46,16 +116,20 @@ def finished_whole(folder: Path) -> Iterator[Path]:
     On an error it is removed, and what lay at `folder` before stays.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    with told_when_full(folder):
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_UNFINISHED}{folder.name}-"))
     try:
-        yield temporary
+        with told_when_full(folder):
+            yield temporary
         names = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
         write_json(temporary / DONE, {"files": {name: hash_file(temporary / name) for name in names}})
         temporary.chmod(0o755)  # mkdtemp makes it private, yet a run folder is to be read
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder.exists():
+            folder.replace(temporary.with_name(f"{temporary.name}-before"))
         temporary.replace(folder)
     finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        for leftover in (temporary, temporary.with_name(f"{temporary.name}-before")):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def check_finished(folder: Path, *names: str) -> None:
@@ -75,28 +149,46 @@ def list_changed(folder: Path, files: Mapping[str, str]) -> list[str]:
     ]
 
 
+def refuse_unwritable(path: Path) -> None:
+    """Refuse a file that could not be written, before what it is to hold is computed."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} must be a file to write, however it is a folder; name a file in it")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with told_when_full(path), tempfile.NamedTemporaryFile(dir=path.parent, prefix=_UNFINISHED):
+        pass
+
+
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
+def written_whole(path: Path, *, size: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside the wanted one and rename it at the end, so that readers never see half a file.
 
-    The folder is created. On an error nothing is left behind, and what lay at `path` before stays.
+    The folder is created. On an error nothing is left behind, and what lay at `path` before stays. `size` is what will
+    be written, in bytes, where that is known.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    with told_when_full(path, size=size):
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_UNFINISHED}{path.name}-")
     os.close(handle)
     temporary = Path(name)
     try:
-        yield temporary
+        with told_when_full(path, size=size):
+            yield temporary
         temporary.chmod(0o644)  # mkstemp makes it private, yet a run folder is to be read
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text in UTF-8 whole or not at all."""
+    content = text.encode()
+    with written_whole(path, size=len(content)) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_json(path: Path, content: object) -> None:
     """Write JSON whole or not at all; NaN is refused, because readers outside Python cannot parse it."""
-    with written_whole(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False, default=_plain) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1, allow_nan=False, default=_plain) + "\n")
 
 
 def _plain(value: object) -> object:

@@ -2,36 +2,67 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from sklearn.model_selection import GroupKFold
 
-from questlib.data import IndexArray, Tables, question_of
+from questlib.data import IndexArray, Tables, question_of, read_table
 from questlib.ensemble import Ensemble
-from questlib.metrics import score_predictions
+from questlib.metrics import one_row_per_question, score_predictions, spearman_by_target
 from questlib.predictions import FloatArray, MemberPredictions, read_member, write_predictions
-from questlib.run_folder import BLENDED, ENSEMBLE, SCORES, write_json
+from questlib.run_folder import BLENDED, ENSEMBLE, SCORES, TIED, write_json
 from questlib.schema import ID, TARGETS
 
 # One trained fold alone is cut into parts by question, so that nothing is scored on what it was fitted on.
 _PARTS_OF_ONE_FOLD = 4
+# A standard error from so many is known to a tenth.
+_RESAMPLES = 30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combination:
+    """An ensemble of some finished folds, and what it is worth.
+
+    Args:
+        scores: What `scores.json` holds.
+        ensemble: What `ensemble.json` holds.
+        blended: Blended out-of-fold predictions, (n_known, 30); the ensemble was fitted on these rows.
+        tied: What would have been submitted for them, each row by an ensemble fitted on other questions, same shape.
+        ids: Of these rows, and the fold of each in `folds`, (n_known,).
+        folds: See there.
+        test: Tied test predictions in [0, 1], (n_test, 30).
+    """
+
+    scores: dict
+    ensemble: dict
+    blended: FloatArray
+    tied: FloatArray
+    ids: npt.NDArray
+    folds: IndexArray
+    test: FloatArray
+
+    def write(self, run_folder: Path) -> None:
+        """Write all but the test's predictions into a run folder."""
+        write_predictions(run_folder / BLENDED, self.blended, ids=self.ids, folds=self.folds)
+        write_predictions(run_folder / TIED, self.tied, ids=self.ids, folds=self.folds)
+        write_json(run_folder / SCORES, self.scores)
+        write_json(run_folder / ENSEMBLE, self.ensemble)
 
 
 def combine_members(
     tables: Tables, finished: Mapping[str, Sequence[int]], *, run_folder: Path, leaks: bool
-) -> FloatArray:
+) -> Combination:
     """Fit the ensemble on the out-of-fold predictions, score it nested, and apply it to the test.
 
     Args:
         tables: What `questlib.data.read_tables` returns.
         finished: The finished folds by member.
-        run_folder: Holds them; takes ensemble, blended out-of-fold predictions and scores.
+        run_folder: Holds them.
         leaks: Whether the split leaks; said in the protocol.
-
-    Returns:
-        Tied test predictions in [0, 1], shape (n_test, 30).
     """
     members = {name: read_member(run_folder, name, folds=folds, tables=tables) for name, folds in finished.items()}
     first = next(iter(members.values()))
@@ -41,19 +72,63 @@ def combine_members(
     hosts, test_hosts = train["host"].to_numpy(dtype=str), tables.test["host"].to_numpy(dtype=str)
     out_of_fold = {name: member.out_of_fold[known] for name, member in members.items()}
     split = "rows split at random, which LEAKS: the score reads too high" if leaks else "folds grouped by question"
+    nested = _predict_nested(out_of_fold, targets, questions=questions, hosts=hosts, folds=folds)
+    tied = np.empty_like(targets)
+    for part, predictions in nested:
+        tied[part] = predictions["tied"]
     scores = {
         "protocol": f"out of fold, {split}; one random row per question, averaged over draws",
         "leaks": leaks,
         "raw": {name: score_member(member, tables) for name, member in members.items()},
-        "nested": score_nested(out_of_fold, targets, questions=questions, hosts=hosts, folds=folds),
+        "nested": _score_parts(nested, targets, questions=questions),
     }
     ensemble = Ensemble().fit(out_of_fold, targets, questions=questions, hosts=hosts)
-    blended = ensemble.blend(out_of_fold, hosts=hosts)
-    write_predictions(run_folder / BLENDED, blended, ids=train[ID].to_numpy(), folds=folds)
-    write_json(run_folder / SCORES, scores)
     stands_on = {name: list(folds) for name, folds in finished.items()}
-    write_json(run_folder / ENSEMBLE, json.loads(ensemble.to_json()) | {"folds": stands_on})
-    return ensemble.transform({name: member.test for name, member in members.items()}, hosts=test_hosts)
+    return Combination(
+        scores=scores,
+        ensemble=json.loads(ensemble.to_json()) | {"folds": stands_on},
+        blended=ensemble.blend(out_of_fold, hosts=hosts),
+        tied=tied,
+        ids=train[ID].to_numpy(),
+        folds=folds,
+        test=ensemble.transform({name: member.test for name, member in members.items()}, hosts=test_hosts),
+    )
+
+
+def compare(tables: Tables, standing: Path, candidate: Combination) -> tuple[float, float, int]:
+    """Compare what would be submitted with what stands, on the out-of-fold rows that both know.
+
+    Args:
+        tables: As for `combine_members`.
+        standing: Tied out-of-fold predictions of what stands, as `Combination.write` wrote them.
+        candidate: What may take its place.
+
+    Returns:
+        How much higher the candidate's mean Spearman is, one row per question; the standard error of that, over
+        questions; the number of questions, 0 where there are no common rows.
+    """
+    before = read_table(standing, columns=(ID, *TARGETS)).set_index(ID)
+    after = pd.DataFrame(candidate.tied, index=candidate.ids, columns=list(TARGETS))
+    truth = tables.train.set_index(ID).loc[before.index.intersection(after.index)]
+    questions = question_of(truth)
+    if len(np.unique(questions)) < 2:
+        return 0.0, 0.0, 0
+    targets = truth[list(TARGETS)].to_numpy(dtype=np.float64)
+    values = [frame.loc[truth.index, list(TARGETS)].to_numpy(dtype=np.float64) for frame in (before, after)]
+    draws = one_row_per_question(questions, draws=_RESAMPLES, seed=0)
+    generator = np.random.default_rng(0)
+    # Each draw once as it is, for the difference, and once with its questions drawn again, for its standard error.
+    again = [generator.choice(rows, len(rows)) for rows in draws]
+    gain, resampled = (_gains(values, targets, rows) for rows in (draws, again))
+    return float(np.mean(gain)), float(np.std(resampled)), len(draws[0])
+
+
+def _gains(values: Sequence[FloatArray], targets: FloatArray, drawn: Sequence[IndexArray]) -> list[float]:
+    gains = []
+    for rows in drawn:
+        before, after = (spearman_by_target(each[rows], targets[rows]) for each in values)
+        gains.append(float(np.nanmean(after - before)) if not np.isnan(after).all() else 0.0)
+    return gains
 
 
 def score_member(member: MemberPredictions, tables: Tables) -> dict:
@@ -93,12 +168,24 @@ def score_nested(
     Returns:
         `protocol`, and under `scores` a score by member, by `blended` and by `tied`: the mean over the parts.
     """
+    nested = _predict_nested(members, targets, questions=questions, hosts=hosts, folds=folds)
+    return _score_parts(nested, targets, questions=questions)
+
+
+def _predict_nested(
+    members: Mapping[str, FloatArray],
+    targets: FloatArray,
+    *,
+    questions: npt.NDArray,
+    hosts: npt.NDArray,
+    folds: IndexArray,
+) -> list[tuple[IndexArray, dict[str, FloatArray]]]:
+    # The rows of each part, and what is predicted for them by each member, by blend and ties fitted on the other parts.
     parts = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
     if len(parts) == 1:
         splitter = GroupKFold(_PARTS_OF_ONE_FOLD, shuffle=True, random_state=0)
         parts = [part for _, part in splitter.split(questions, groups=questions)]
-    parts = [part for part in parts if len(np.unique(questions[part])) > 1]  # one question has no rank
-    by_part: dict[str, list[dict]] = {}
+    nested = []
     for part in parts:
         others = np.setdiff1d(np.arange(len(targets)), part)
         ensemble = Ensemble().fit(
@@ -109,10 +196,22 @@ def score_nested(
         )
         here = {name: each[part] for name, each in members.items()}
         blended, tied = (step(here, hosts=hosts[part]) for step in (ensemble.blend, ensemble.transform))
-        for name, predicted in (here | {"blended": blended, "tied": tied}).items():
-            by_part.setdefault(name, []).append(score_predictions(predicted, targets[part], questions=questions[part]))
+        nested.append((part, here | {"blended": blended, "tied": tied}))
+    return nested
+
+
+def _score_parts(
+    nested: Sequence[tuple[IndexArray, dict[str, FloatArray]]], targets: FloatArray, *, questions: npt.NDArray
+) -> dict:
+    by_part: dict[str, list[dict]] = {}
+    for part, predictions in nested:
+        if len(np.unique(questions[part])) > 1:  # one question has no rank
+            for name, predicted in predictions.items():
+                score = score_predictions(predicted, targets[part], questions=questions[part])
+                by_part.setdefault(name, []).append(score)
     return {
-        "protocol": f"fitted on the other questions, one random row per question, mean over {len(parts)} parts",
+        "protocol": "fitted on the other questions, one random row per question, mean over "
+        f"{len(by_part['tied'])} parts",
         "scores": {name: _average(scores) for name, scores in by_part.items()},
     }
 

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from questlib.run_folder import written_whole
+from questlib.run_folder import write_text
 from questlib.schema import ID, TARGETS
 
 
@@ -23,8 +23,7 @@ def write_submission(
     frame.insert(0, ID, np.asarray(ids))  # by position: a Series would be aligned on its index
     frame = frame[list(sample_submission.columns)]
     check_submission(frame, columns=list(sample_submission.columns), ids=ids)
-    with written_whole(path) as temporary:
-        frame.to_csv(temporary, index=False)
+    write_text(path, frame.to_csv(index=False))
     return frame
 
 

@@ -46,7 +46,7 @@ class SpecialTokens:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Load an encoder's tokenizer from its folder; a ValueError if it is not of the fast kind."""
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(
             f"the tokenizer in {folder} must be a fast one, however: {type(tokenizer)}; add tokenizer.json"

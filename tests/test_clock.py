@@ -23,6 +23,8 @@ def test_clock_books_each_step_and_keeps_the_timeline_on_disk(tmp_path: Path, se
     assert read_json(tmp_path / "new" / TIMELINE) == {
         "seconds": 3.0,
         "steps": [{"step": "read", "start": 0.0, "seconds": 3.0}],
+        "plan": [],
+        "notes": [],
     }
     seconds.append(104.5)
     watch.finish_step("fold 0")

@@ -56,8 +56,8 @@ def test_test_predictions_are_averaged_over_folds(trained, tmp_path):
 def test_run_folder_holds_recipe_members_ensemble_and_scores(trained):
     run_folder = trained.run_folder
     assert {path.name for path in run_folder.iterdir()} == {
-        "recipe.json", "members", "ensemble.json", "blended_out_of_fold.csv", "scores.json", "timeline.json",
-        "submission.csv",
+        "recipe.json", "inputs.json", "members", "ensemble.json", "blended_out_of_fold.csv", "tied_out_of_fold.csv",
+        "scores.json", "timeline.json", "submission.csv",
     }  # fmt: skip
     assert Recipe.from_dict(read_json(run_folder / "recipe.json")) == trained.recipe
     common = {"recipe.json", "out_of_fold.csv", "test_predictions.csv", "history.json", "done.json"}
@@ -75,8 +75,8 @@ def test_run_folder_holds_recipe_members_ensemble_and_scores(trained):
     assert read_json(folders_of(run_folder, "toy")[0] / "history.json")
     steps = [step["step"] for step in read_json(run_folder / "timeline.json")["steps"]]
     assert steps == [
-        "lexical, fold 0", "lexical, fold 1", "submission of lexical", "toy, fold 0", "toy, fold 1",
-        "submission of toy, lexical",
+        "lexical, fold 0", "submission of lexical 1", "lexical, fold 1", "submission of lexical 2",
+        "toy, fold 0", "submission of toy 1, lexical 2", "toy, fold 1", "submission of toy 2, lexical 2",
     ]  # fmt: skip
 
 

@@ -11,13 +11,13 @@ PACKAGE = Path(__file__).parents[1] / "questlib"
 LAYERS = (
     ("schema", "checks", "typed_json"),
     ("inputs", "run_folder", "data", "metadata", "metrics", "ranks", "submission", "lexical", "clock", "attached",
-     "pretrained", "predictions"),
-    ("ties", "segmentation", "blending", "hosts", "ensemble", "scores", "recipe"),
+     "pretrained", "predictions", "processes"),
+    ("ties", "segmentation", "blending", "hosts", "ensemble", "scores", "plan", "recipe", "resume", "standing"),
     ("text", "batches", "devices", "cpu"),
     ("model",),
     ("training",),
     ("members", "parallel"),
-    ("folds", "inference"),
+    ("tasks", "schedule", "folds", "inference"),
     ("charts", "explore", "report", "parameters", "run", "__main__"),
 )  # fmt: skip
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from questlib import parallel
-from questlib.parallel import run_on_devices
+from questlib.parallel import Workers
 from questlib.predictions import read_member
 
 CPU = torch.device("cpu")
@@ -30,7 +30,8 @@ def half_the_threads():
 def test_members_and_folds_side_by_side_predict_what_they_predict_one_by_one(train_toy, toy_recipe, caplog, request):
     caplog.set_level(logging.INFO, "questlib")
     first, second = toy_recipe.members
-    recipe = replace(toy_recipe, members=(first, replace(first, name="other"), second))
+    other = replace(first, name="other", folds_to_train=1)
+    recipe = replace(toy_recipe, members=(first, other, second))
 
     def read(trained):
         return [
@@ -48,16 +49,11 @@ def test_members_and_folds_side_by_side_predict_what_they_predict_one_by_one(tra
         assert any(line.startswith(f"{name}: stage 1 of 1, full: ") for line in lines)
 
 
-def test_two_calls_run_in_two_processes_that_are_not_this_one():
-    found = set(run_on_devices(os.getpid, {"one": (), "two": ()}, devices=[CPU]))
-    assert found == {os.getpid()}
-    first, second = run_on_devices(os.getpid, {"one": (), "two": ()}, devices=[CPU, CPU])
-    assert os.getpid() not in (first, second)
-
-
 def test_an_error_in_a_process_is_raised_here():
-    with pytest.raises(ValueError, match="math domain error|nonnegative"):
-        list(run_on_devices(math.sqrt, {"good": (4.0,), "bad": (-1.0,)}, devices=[CPU, CPU]))
+    with Workers([CPU, CPU]) as workers:
+        workers.start("bad", math.sqrt, -1.0)
+        with pytest.raises(ValueError, match="math domain error|nonnegative"):
+            workers.wait()
 
 
 @pytest.mark.parametrize(

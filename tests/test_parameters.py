@@ -181,8 +181,8 @@ def test_profiles_name_parameters_of_the_main_notebook_in_the_right_kind(name: s
     override(read_parameters(NOTEBOOKS / "quest.ipynb"), read_profile(NOTEBOOKS / "profiles", name))
 
 
-def test_profiles_are_the_four_that_are_documented() -> None:
-    assert PROFILES == ["cpu", "kaggle", "sample", "seed"]
+def test_profiles_are_those_that_are_documented() -> None:
+    assert PROFILES == ["cpu", "kaggle", "kaggle_cpu", "sample", "seed"]
     assert read_profile(NOTEBOOKS / "profiles", "kaggle") == {}
 
 

@@ -170,7 +170,8 @@ def test_run_folder_that_holds_something_is_refused_and_kept(notebook: Path, exe
     kept.parent.mkdir()
     kept.write_text("precious")
     with pytest.raises(
-        FileExistsError, match="the run folder .*full must be new or empty, however it holds files; name"
+        FileExistsError,
+        match=r"run folder .*full must be new, empty or one run's, however it holds files: \['submission.csv'\]",
     ):
         run_notebook(notebook, profile="plain", data="toy", out=kept.parent, overrides={})
     assert executed == []

@@ -29,7 +29,12 @@ class StepOnCores:
         self._word_gradient: Tensor | None = None
 
     def differentiate(
-        self, batch: dict[str, Tensor], loss_of: Callable[[dict[str, Tensor]], Tensor], *, n_rows: int
+        self,
+        batch: dict[str, Tensor],
+        loss_of: Callable[[dict[str, Tensor]], Tensor],
+        *,
+        n_rows: int,
+        n_parts: int = 1,
     ) -> Tensor:
         """Add the gradients of a batch to those of the parameters, and give its share of the step's loss.
 
@@ -37,10 +42,11 @@ class StepOnCores:
             batch: What `questlib.batches.PassCollator` builds from tokens.
             loss_of: Gives the mean loss of a part, with its graph; is called from several threads.
             n_rows: Rows of the whole step, of which the batch may be a part.
+            n_parts: Into how many parts the batch is cut at least.
         """
         device = batch["metadata"].device
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        n_parts = max(count_cores(device), math.ceil(len(batch["metadata"]) / _ROWS_OF_A_PART))
+        n_parts = max(n_parts, count_cores(device), math.ceil(len(batch["metadata"]) / _ROWS_OF_A_PART))
         parts = split_batch(batch, n_parts)
         seeds = torch.randint(2**62, (len(parts),)).tolist()
 
@@ -88,12 +94,13 @@ class StepOnCores:
 def split_batch(batch: dict[str, Tensor], n_parts: int) -> list[dict[str, Tensor]]:
     """Split a batch into at most `n_parts` smaller ones of about as many tokens each, every row in one of them."""
     n_rows = len(batch["metadata"])
-    lengths = torch.zeros(n_rows, dtype=torch.long).index_add(0, batch["rows"], batch["attention_mask"].sum(dim=1))
+    read = batch["attention_mask"].sum(dim=1) if "attention_mask" in batch else torch.ones_like(batch["rows"])
+    lengths = torch.zeros(n_rows, dtype=torch.long, device=read.device).index_add(0, batch["rows"], read)
     order = lengths.argsort(descending=True, stable=True)
     parts = []
     for chosen in (order[at::n_parts] for at in range(min(n_parts, n_rows))):
-        place = torch.full((n_rows,), -1)
-        place[chosen] = torch.arange(len(chosen))
+        place = torch.full_like(order, -1)
+        place[chosen] = torch.arange(len(chosen), device=order.device)
         rows = place[batch["rows"]]
         part = {
             name: tensor[chosen] if name in ("metadata", "labels") else tensor[rows >= 0]

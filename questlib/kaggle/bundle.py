@@ -15,13 +15,14 @@ from questlib.checks import refuse_unknown
 from questlib.inference import find_folds
 from questlib.kaggle.manifest import DATASET_METADATA, read_fingerprint, write_manifest
 from questlib.parameters import TAG, override, read_parameters, read_profile, write_cell
-from questlib.pretrained import ENCODER_FILES, find_encoder
+from questlib.pretrained import find_encoder, list_files
 from questlib.recipe import Recipe
 from questlib.run_folder import ENSEMBLE, read_json, write_json
 
 OWNER = "OWNER"
 KERNEL_METADATA = "kernel-metadata.json"
 RUN = "questlib-run"
+_GPU_MINUTES = 120  # the competition's limit
 _LONGEST_SLUG = 50
 
 
@@ -137,6 +138,8 @@ def _write_kernel(order: Order, made: Path) -> None:
             cell.source = write_cell(cell.source, values)
     nbformat.write(notebook, folder / described.notebook)
     metadata = read_json(order.project / KERNEL_METADATA)
+    if values.get("time_limit_minutes", 0) > _GPU_MINUTES:  # only a kernel without a GPU may run for so long
+        metadata = {name: value for name, value in metadata.items() if name != "machine_shape"} | {"enable_gpu": False}
     named = f"{metadata['id']} {described.suffix}".strip().replace(" ", "-").replace(OWNER, order.owner)
     write_json(
         folder / KERNEL_METADATA,
@@ -164,7 +167,7 @@ def _describe_dataset(folder: Path, *, owner: str) -> None:
 
 
 def _copy_encoder(source: Path, folder: Path) -> None:
-    paths = sorted({path for pattern in ENCODER_FILES for path in source.glob(pattern) if path.is_file()})
+    paths = list_files(source)
     if not any(path.suffix == ".safetensors" for path in paths):
         held = sorted(path.name for path in source.iterdir())
         raise ValueError(f"the encoder {source} must hold its weights as safetensors, however it holds: {held}")

@@ -60,7 +60,7 @@ def check_metadata(folder: Path) -> list[Finding]:
             evidence=f"python notebook {metadata.get('code_file')}",
         ),
         judge(Check.SOURCES, _judge_sources(metadata), evidence=", ".join(_list_sources(metadata))),
-        judge(Check.MACHINE, _judge_machine(metadata), evidence=f"{metadata.get('machine_shape')}, GPU on"),
+        judge(Check.MACHINE, _judge_machine(metadata), evidence=_describe_machine(metadata)),
     ]
 
 
@@ -113,8 +113,14 @@ def _list_sources(metadata: dict[str, Any]) -> list[str]:
     return [str(source) for name in _SOURCES if isinstance(metadata.get(name), list) for source in metadata[name]]
 
 
+def _describe_machine(metadata: dict[str, Any]) -> str:
+    return f"{metadata['machine_shape']}, GPU on" if "machine_shape" in metadata else "a CPU, which has nine hours"
+
+
 def _judge_machine(metadata: dict[str, Any]) -> list[str]:
     shape, wrong = metadata.get("machine_shape"), []
+    if shape is None and metadata.get("enable_gpu") is False and metadata.get("enable_tpu") is False:
+        return []  # a kernel that has nine hours, and no GPU
     if shape not in _SHAPES:
         wrong.append(f"machine_shape must be one of {', '.join(_SHAPES)}, however: {shape!r}")
     if metadata.get("enable_gpu") is not True or metadata.get("enable_tpu") is not False:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from questlib.kaggle.findings import UNCHECKED, Check, Finding, judge
-from questlib.kaggle.sessions import HUB_NAME, Outcome, SessionKind
+from questlib.kaggle.sessions import HUB_NAME, SHORT_LIMIT_SECONDS, Outcome, SessionKind
 
 _MOST_FILES, _MOST_BYTES = 500, 20 * 1000**3
 _AT_ONCE = 5.0  # seconds
@@ -50,6 +50,7 @@ def judge_outcomes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
     wrong = [one.find_fault() for one in hidden if one.find_fault()]
     yield judge(Check.HIDDEN_TEST, wrong, evidence=f"a valid submission each for: {swaps}")
     yield from _judge_time(public)
+    yield from _judge_limit(outcomes)
 
 
 def _judge_packages(outcomes: Sequence[Outcome]) -> Iterator[str]:
@@ -85,6 +86,16 @@ def _judge_time(public: Sequence[Outcome]) -> Iterator[Finding]:
         Check.TIME, [f"no submission stood: {late}"] if late else [], evidence=f"a submission stood after {times}"
     )
     yield Finding(check=Check.TIME, state=UNCHECKED, evidence="the whole test within 2 hours on two T4s: none is here")
+
+
+def _judge_limit(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
+    for one in outcomes:
+        if one.session.kind is SessionKind.SHORT_LIMIT:
+            fault = one.find_fault()
+            if not fault and one.seconds > SHORT_LIMIT_SECONDS:
+                fault = f"{one.session.name}: {one.seconds:.0f} s under a limit of {SHORT_LIMIT_SECONDS} s"
+            evidence = f"under a limit of {SHORT_LIMIT_SECONDS} s work for hours ended after {one.seconds:.0f} s"
+            yield judge(Check.TIME, [fault] if fault else [], evidence=evidence)
 
 
 def judge_probes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:

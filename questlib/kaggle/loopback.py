@@ -7,12 +7,13 @@ import json
 import shutil
 import threading
 import time
-import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
+
+from questlib.kaggle.archives import unpack
 
 _PREFIX = "/api/v1/"
 # What the site answers with status 200 although it did not do what was asked, and what it answers with another status.
@@ -144,8 +145,7 @@ class _Handler(BaseHTTPRequestHandler):
             blob = self.server.folder / "blobs" / file["token"]
             name = file["token"].split("-", 1)[1]
             if name.endswith(".zip"):
-                with zipfile.ZipFile(blob) as archive:
-                    archive.extractall(fresh / name.removesuffix(".zip"))
+                unpack(blob, fresh / name.removesuffix(".zip"))
                 blob.unlink()
             else:
                 blob.replace(fresh / name)

@@ -1,11 +1,12 @@
 """Datasets as a session sees them: changed by the upload, then mounted in one of the layouts that are live."""
 
-import gzip
 import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+
+from questlib.kaggle.archives import unpack
 
 LAYOUTS = ("old", "new")
 
@@ -29,14 +30,11 @@ def mangle(source: Path, target: Path) -> None:
         if path.is_dir():
             shutil.copytree(path, target / name)
         elif tarfile.is_tarfile(path):
-            with tarfile.open(path) as archive:
-                archive.extractall(target / name.split(".")[0], filter="data")
+            unpack(path, target / name.split(".")[0])
         elif path.suffix in (".zip", ".pt", ".pth") and zipfile.is_zipfile(path):
-            with zipfile.ZipFile(path) as archive:
-                archive.extractall(target / name.rsplit(".", 1)[0])
+            unpack(path, target / name.rsplit(".", 1)[0])
         elif path.suffix == ".gz":
-            with gzip.open(path) as packed, (target / name.removesuffix(".gz")).open("wb") as stream:
-                shutil.copyfileobj(packed, stream)
+            unpack(path, target / name.removesuffix(".gz"))
         else:
             shutil.copyfile(path, target / name)
 

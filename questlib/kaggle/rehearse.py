@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,7 +22,7 @@ from questlib.kaggle.findings import FAILED, UNCHECKED, Check, Finding, judge, s
 from questlib.kaggle.hidden import SWAPS, cut_tables, swap_test
 from questlib.kaggle.judgements import judge_outcomes, judge_probes
 from questlib.kaggle.manifest import fingerprint_of, hash_files
-from questlib.kaggle.sessions import HUB_NAME, Outcome, Session, SessionKind, run_session
+from questlib.kaggle.sessions import HUB_NAME, SHORT_LIMIT_SECONDS, Outcome, Session, SessionKind, run_session
 from questlib.kaggle.twin import make_twin
 from questlib.parameters import TAG, read_cell, write_cell
 from questlib.run_folder import read_json, write_json
@@ -195,6 +195,8 @@ def _check_sessions(rehearsal: Rehearsal) -> Iterator[Finding]:
                 replace(base, kind=SessionKind.HIDDEN_TEST, swap=name, competition=folder)
                 for name, folder in hidden.items()
             ]
+        if rehearsal.order.kernel == "train":
+            sessions.append(replace(base, kind=SessionKind.SHORT_LIMIT, text=_shorten_limit(base.text)))
         probes += _list_probes(base, rehearsal)
     outcomes = _run_all([*sessions, *probes], folder=rehearsal.folder)
     yield from judge_outcomes(outcomes[: len(sessions)])
@@ -234,13 +236,29 @@ def _list_probes(base: Session, rehearsal: Rehearsal) -> list[Session]:
 
 
 def _name_hub(text: str) -> str:
+    member = {"name": "hub", "kind": "transformer", "encoder": HUB_NAME}
+    return _change(text, lambda values: {"run": HUB_NAME} if "run" in values else {"members": [member]})
+
+
+def _shorten_limit(text: str) -> str:
+    """Work for hours, and no time for it."""
+    return _change(
+        text,
+        lambda values: {
+            "time_limit_minutes": SHORT_LIMIT_SECONDS / 60,
+            "stages": [stage | {"epochs": 1000 * stage["epochs"]} for stage in values["stages"]],
+            "patience": 0,
+        },
+    )
+
+
+def _change(text: str, choose: Callable[[dict[str, Any]], dict[str, Any]]) -> str:
+    """Give parameters other values, as chosen from those that they have."""
     notebook = json.loads(text)
     for cell in notebook["cells"]:
         if TAG in cell["metadata"].get("tags", []):
             source = "".join(cell["source"])
-            values = read_cell(source)
-            member = {"name": "hub", "kind": "transformer", "encoder": HUB_NAME}
-            cell["source"] = write_cell(source, {"run": HUB_NAME} if "run" in values else {"members": [member]})
+            cell["source"] = write_cell(source, choose(read_cell(source)))
     return json.dumps(notebook)
 
 

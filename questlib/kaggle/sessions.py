@@ -26,6 +26,7 @@ from questlib.submission import check_submission
 logger = logging.getLogger(__name__)
 
 HUB_NAME = "some-owner/some-model"
+SHORT_LIMIT_SECONDS = 100
 _TIMEOUT = 1800.0  # seconds
 
 
@@ -38,6 +39,7 @@ class SessionKind(Enum):
     NO_TABLES = "no tables"
     HUB_NAME = "hub name"
     LIBRARY = "library"
+    SHORT_LIMIT = "short limit"
 
 
 @dataclass(frozen=True, kw_only=True)

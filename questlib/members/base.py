@@ -1,5 +1,6 @@
 """What a member of a run is: fitted on rows of a table, it predicts any table, and comes back from its folder."""
 
+import math
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Self
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from questlib.data import IndexArray, fill_nulls
+from questlib.plan import Speed
 from questlib.ranks import FloatArray
 from questlib.recipe import read_member
 from questlib.run_folder import CACHE, RECIPE, read_json, write_json
@@ -24,31 +26,52 @@ class Member(ABC):
         recipe: Of the member's kind.
         cache_folder: Holds what can be computed again.
         log_folder: Takes logs of the training for other programs; in the cache where None.
+        checkpoint_folder: Holds the state of an interrupted fit, which goes on from there; none is kept where None.
 
     Attributes:
         history: What was logged while it was fitted: records with `stage`, `number`, `step` and `epoch`.
+        notes: What did not go as asked while it was fitted, in words.
+        deadline: When the fit should be over, by `time.monotonic`.
     """
 
-    def __init__(self, recipe: Any, *, cache_folder: Path = CACHE, log_folder: Path | None = None) -> None:  # noqa: ANN401
+    def __init__(
+        self,
+        recipe: Any,  # noqa: ANN401
+        *,
+        cache_folder: Path = CACHE,
+        log_folder: Path | None = None,
+        checkpoint_folder: Path | None = None,
+    ) -> None:
         self.recipe = recipe
         self.cache_folder = Path(cache_folder)
         self.log_folder = log_folder or self.cache_folder / "logs"
+        self.checkpoint_folder = checkpoint_folder
         self.history: list[dict] = []
+        self.notes: list[str] = []
+        self.deadline = math.inf
         self._is_fitted = False
 
     def check(self) -> None:  # noqa: B027  a kind need not have anything to check
         """Refuse a recipe that cannot be carried out here, before anything is trained."""
 
-    def fit(self, frame: pd.DataFrame, *, rows: IndexArray | None = None) -> Self:
+    def measure(self, frame: pd.DataFrame, *, rows: IndexArray) -> Speed | None:
+        """Try out how fast it would be fitted on these rows; None for a kind that need not be asked."""
+        return None
+
+    def fit(self, frame: pd.DataFrame, *, rows: IndexArray | None = None, deadline: float = math.inf) -> Self:
         """Learn the targets of a table with the input columns, url and the 30 ratings, nulls included.
 
-        `rows` are indices of those to learn from, all where None; text is read once for the whole frame.
+        Args:
+            frame: The table; its text is read once for all rows.
+            rows: Indices of those to learn from, all where None.
+            deadline: When it should be over, by `time.monotonic`: a kind that can be shortened is.
         """
         _refuse_missing(frame, columns=(*INPUT_COLUMNS[1:], QUESTION, *TARGETS))
         if not frame[list(TARGETS)].apply(lambda ratings: ratings.between(0, 1)).to_numpy().all():
             raise ValueError(
                 "every rating must be a number in [0, 1], however not all are; see questlib.data.read_table"
             )
+        self.deadline = deadline
         self._fit(fill_nulls(frame), np.arange(len(frame)) if rows is None else rows)
         self._is_fitted = True
         return self

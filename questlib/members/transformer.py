@@ -1,28 +1,43 @@
 """The transformer with its metadata skip connection as a member."""
 
 import json
-from dataclasses import asdict, replace
+import os
+import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import datasets
 import pandas as pd
+import torch
 from transformers import AutoConfig, set_seed
 
 from questlib.batches import PassCollator, QuestRows
-from questlib.data import IndexArray, hold_out_questions, question_of
+from questlib.data import IndexArray, fill_nulls, hold_out_questions, question_of
 from questlib.devices import keep_precision, pick_device, pick_precision
 from questlib.members.base import FloatArray, Member
 from questlib.metadata import MetadataEncoder
 from questlib.model.prediction import predict
 from questlib.model.quest import QuestModel, longest_pass
+from questlib.plan import Speed
 from questlib.pretrained import find_encoder
 from questlib.run_folder import read_json, write_json
 from questlib.schema import TARGETS
 from questlib.text import PASSES, encode_passes, load_tokenizer
+from questlib.training.checkpoint import Checkpoints
 from questlib.training.kinds.base import match_parameters
-from questlib.training.stages import fit_stages
+from questlib.training.speed import measure_speed
+from questlib.training.stages import find_not_finite, fit_stages
 
 _STATE, _TOKENIZER = "transformer.json", "tokenizer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Given:
+    """What a training begins with."""
+
+    model: QuestModel
+    train_rows: QuestRows
+    stop_rows: QuestRows | None
 
 
 class TransformerMember(Member):
@@ -33,14 +48,20 @@ class TransformerMember(Member):
     """
 
     def check(self) -> None:
-        """Refuse an encoder that is not here or reads less than a pass, and stages that name no parameter of it."""
+        """Refuse an encoder that is not here, is not finite or reads too little, and stages that name nothing of it."""
         model = self._begin(self._open_encoder(), metadata_width=0)
+        wrong = find_not_finite(model)
+        if wrong:
+            raise ValueError(
+                f"every weight of the encoder {self.recipe.encoder} must be finite, however not in {len(wrong)}, "
+                f"such as {wrong[:3]}; fetch it anew"
+            )
         for stage in self.recipe.stages:
             match_parameters(model, stage.trainable)
 
     def _open_encoder(self) -> Path:
         recipe, folder = self.recipe, find_encoder(self.recipe.encoder)
-        limit = longest_pass(AutoConfig.from_pretrained(folder))
+        limit = longest_pass(AutoConfig.from_pretrained(folder, trust_remote_code=False))
         if recipe.layout.max_length > limit:
             raise ValueError(
                 f"max_length of member {recipe.name!r} must not exceed what the encoder {recipe.encoder} reads, "
@@ -53,7 +74,48 @@ class TransformerMember(Member):
         n_kinds, options = len(PASSES[self.recipe.layout.layout]), asdict(self.recipe.model)
         return QuestModel.from_encoder(encoder_folder, n_kinds=n_kinds, metadata_width=metadata_width, **options)
 
+    def measure(self, frame: pd.DataFrame, *, rows: IndexArray) -> Speed:
+        """Train for a few steps and predict a few rows; what was learned is thrown away."""
+        start = time.monotonic()
+        given = self._prepare(fill_nulls(frame), rows)
+        speed = measure_speed(
+            given.model,
+            self.recipe.stages,
+            train_rows=given.train_rows,
+            stop_rows=given.stop_rows,
+            collator=self._collator,
+            settings=self.recipe.settings,
+            folder=self.checkpoint_folder or self.cache_folder,
+            cache_folder=self.cache_folder,
+            before=time.monotonic() - start,
+        )
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return speed
+
     def _fit(self, frame: pd.DataFrame, rows: IndexArray) -> None:
+        recipe, given = self.recipe, self._prepare(frame, rows)
+        self._model = given.model
+        self.history = fit_stages(
+            self._model,
+            recipe.stages * recipe.cycles,
+            train_rows=given.train_rows,
+            stop_rows=given.stop_rows,
+            collator=self._collator,
+            settings=replace(recipe.settings, precision=self.precision),
+            folder=self.log_folder if recipe.settings.use_tensorboard else self.cache_folder,
+            cache_folder=self.cache_folder,
+            checkpoints=self._open_checkpoints(),
+            deadline=self.deadline,
+            notes=self.notes,
+        )
+
+    def _open_checkpoints(self) -> Checkpoints | None:
+        if self.checkpoint_folder is None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            return None  # of several processes that train one model, none has the state of them all
+        return Checkpoints(self.checkpoint_folder)
+
+    def _prepare(self, frame: pd.DataFrame, rows: IndexArray) -> "_Given":
         recipe, encoder_folder = self.recipe, self._open_encoder()
         held_out, seed = None, recipe.settings.seed
         if recipe.stop_share:
@@ -67,16 +129,10 @@ class TransformerMember(Member):
             return QuestRows(passes, metadata[chosen], targets=targets[chosen], rows=chosen)
 
         set_seed(seed)
-        self._model = self._begin(encoder_folder, metadata_width=metadata.shape[1])
-        self.history = fit_stages(
-            self._model,
-            recipe.stages * recipe.cycles,
+        return _Given(
+            model=self._begin(encoder_folder, metadata_width=metadata.shape[1]),
             train_rows=choose(rows),
             stop_rows=None if held_out is None else choose(held_out),
-            collator=self._collator,
-            settings=replace(recipe.settings, precision=self.precision),
-            folder=self.log_folder if recipe.settings.use_tensorboard else self.cache_folder,
-            cache_folder=self.cache_folder,
         )
 
     def _predict(self, frame: pd.DataFrame, rows: IndexArray) -> FloatArray:

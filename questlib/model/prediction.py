@@ -32,18 +32,25 @@ def visit_batches(
     order = np.argsort(-rows.lengths, kind="stable")
     n_rows = max(1, batch_size // count_cores(model.device))
 
-    def compute(start: int) -> None:
-        chosen = order[start : start + n_rows]
+    def compute(chosen: npt.NDArray[np.intp]) -> None:
         batch = collator([rows[row] for row in chosen])
         batch.pop("labels", None)
-        with torch.inference_mode(), torch.autocast(model.device.type, torch.float16, enabled=precision == "fp16"):
-            visit(chosen, {name: tensor.to(model.device) for name, tensor in batch.items()})
+        try:
+            with torch.inference_mode(), torch.autocast(model.device.type, torch.float16, enabled=precision == "fp16"):
+                visit(chosen, {name: tensor.to(model.device) for name, tensor in batch.items()})
+            return
+        except torch.OutOfMemoryError:
+            if len(chosen) == 1:
+                raise
+        for half in np.array_split(chosen, 2):
+            compute(half)
 
     was_training = model.training
     model.eval()
     # bf16 has the range of 32 bits, so a body runs in it throughout; fp16 has not, so autocast keeps its sums in these.
     with narrowed(model.body.parameters()) if precision == "bf16" else nullcontext():
-        map_on_cores(compute, range(0, len(order), n_rows), device=model.device)
+        chunks = [order[start : start + n_rows] for start in range(0, len(order), n_rows)]
+        map_on_cores(compute, chunks, device=model.device)
     model.train(was_training)
 
 

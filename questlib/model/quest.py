@@ -103,14 +103,16 @@ class QuestModel(PreTrainedModel):
 
         The weights must be safetensors; the options are the fields of `QuestConfig` but `body`.
         """
-        body_config = AutoConfig.from_pretrained(folder)
+        body_config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         for name in ("attention_probs_dropout_prob", "attention_dropout"):  # families name it differently
             if options.get("attention_dropout") is not None and hasattr(body_config, name):
                 setattr(body_config, name, options["attention_dropout"])
         body = {name: value for name, value in body_config.to_diff_dict().items() if name not in _NOT_KEPT}
         model = cls(QuestConfig(body=body, **options))
         # Some encoders are published in 16 bits; weights are trained in 32 and computed in what the device does best.
-        model.body = AutoModel.from_pretrained(folder, config=body_config, dtype=torch.float32, use_safetensors=True)
+        model.body = AutoModel.from_pretrained(
+            folder, config=body_config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
+        )
         model._prepare_body()
         return model
 

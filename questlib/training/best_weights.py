@@ -19,6 +19,9 @@ class BestWeights(TrainerCallback):
     Args:
         patience: Evaluations in a row without a gain before a stage ends; 0 never ends it early.
         threshold: What counts as a gain, in Spearman.
+
+    Attributes:
+        weights: The best so far, by name, in the CPU's memory.
     """
 
     def __init__(self, *, patience: int, threshold: float) -> None:
@@ -27,7 +30,7 @@ class BestWeights(TrainerCallback):
         self.best_score = -np.inf
         self._reference = -np.inf
         self._waited = 0
-        self._weights: dict[str, Tensor] = {}
+        self.weights: dict[str, Tensor] = {}
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
@@ -52,7 +55,7 @@ class BestWeights(TrainerCallback):
         if score > self.best_score:
             self.best_score = score
             trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-            self._weights |= {name: weight.detach().to("cpu", copy=True) for name, weight in trained.items()}
+            self.weights |= {name: weight.detach().to("cpu", copy=True) for name, weight in trained.items()}
         if score > self._reference + self.threshold:
             self._reference, self._waited = score, 0
             return
@@ -65,5 +68,14 @@ class BestWeights(TrainerCallback):
         """Put the best weights back."""
         with torch.no_grad():
             for name, weight in model.named_parameters():
-                if name in self._weights:
-                    weight.copy_(self._weights[name])
+                if name in self.weights:
+                    weight.copy_(self.weights[name])
+
+    def get_scores(self) -> dict[str, float]:
+        """Give what decides which weights are the best, as JSON has it; nothing before the first evaluation."""
+        return {} if np.isinf(self.best_score) else {"best": self.best_score, "reference": self._reference}
+
+    def put_scores(self, scores: dict[str, float]) -> None:
+        """Take what `get_scores` gave."""
+        if scores:
+            self.best_score, self._reference = scores["best"], scores["reference"]

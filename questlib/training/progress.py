@@ -6,6 +6,8 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from questlib.training.tape import Tape
+
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 15.0
@@ -16,15 +18,14 @@ class StageLog(TrainerCallback):
 
     Args:
         name: The stage.
-
-    Attributes:
-        records: What the Trainer logged, with `step` and `epoch` of the stage.
+        tape: Takes what the Trainer logs; steps that are played are neither logged again nor counted in the speed.
     """
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, tape: Tape) -> None:
         self.name = name
-        self.records: list[dict] = []
+        self._tape = tape
         self._start = self._last_line = time.monotonic()
+        self._n_played = 0
         self._loss = "not logged yet"
 
     def on_train_begin(
@@ -42,7 +43,9 @@ class StageLog(TrainerCallback):
     ) -> None:
         """Keep a record; show an evaluation at once."""
         logs = event["logs"]
-        self.records.append({"step": state.global_step, "epoch": state.epoch or 0.0} | logs)
+        if self._tape.is_playing:
+            return
+        self._tape.records.append({"step": state.global_step, "epoch": state.epoch or 0.0} | logs)
         if "loss" in logs:
             self._loss = f"{logs['loss']:.4f}"
         if "eval_spearman" in logs:
@@ -51,12 +54,14 @@ class StageLog(TrainerCallback):
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Say how far the stage is, and how long it would run to its end."""
         now = time.monotonic()
-        if now - self._last_line < _SECONDS_BETWEEN_LINES:
+        if self._tape.is_playing:
+            self._start, self._n_played = now, state.global_step + 1
+        if now - self._last_line < _SECONDS_BETWEEN_LINES or state.global_step <= self._n_played:
             return
         self._last_line = now
-        done = state.global_step / state.max_steps
-        left = (now - self._start) * (1 - done) / done
-        rows = state.global_step * args.train_batch_size * args.gradient_accumulation_steps / (now - self._start)
+        done, each = state.global_step / state.max_steps, (now - self._start) / (state.global_step - self._n_played)
+        left = each * (state.max_steps - state.global_step)
+        rows = args.train_batch_size * args.gradient_accumulation_steps / each
         logger.info(
             "%s: step %d of %d (%.0f %%), loss %s, %.1f rows/s, %.1f min left at most",
             self.name, state.global_step, state.max_steps, 100 * done, self._loss, rows, left / 60,

@@ -1,16 +1,22 @@
 """Staged fine-tuning: a list of stages, each with its own learning rates, the best weights kept across all of them."""
 
 import logging
+import math
 from collections.abc import Sequence
 from pathlib import Path
+
+import torch
 
 from questlib.batches import PassCollator, QuestRows
 from questlib.devices import pick_device, pick_precision
 from questlib.model.quest import QuestModel
 from questlib.recipe import Stage, TrainingSettings
 from questlib.training.best_weights import BestWeights
+from questlib.training.checkpoint import Checkpoints
+from questlib.training.keeper import Keeper
 from questlib.training.kinds import STAGE_KINDS
 from questlib.training.kinds.base import StageJob, match_parameters
+from questlib.training.pace import Pace
 
 logger = logging.getLogger(__name__)
 
@@ -25,6 +31,9 @@ def fit_stages(
     settings: TrainingSettings,
     folder: Path,
     cache_folder: Path,
+    checkpoints: Checkpoints | None = None,
+    deadline: float = math.inf,
+    notes: list[str] | None = None,
 ) -> list[dict]:
     """Train a model stage after stage and leave it with the best weights of them all.
 
@@ -37,11 +46,15 @@ def fit_stages(
         settings: What all stages share.
         folder: For TensorBoard logs.
         cache_folder: Holds what a frozen body makes of the rows, for stages that train only the head's outputs.
+        checkpoints: Hold the state of the training; one that is found there is gone on from. None keeps nothing.
+        deadline: When it should be over, by `time.monotonic`; stages are shortened, and later ones left out, for it.
+        notes: Takes what did not go as asked, in words.
 
     Returns:
         The history: one record per evaluation or logged loss, with `stage`, `number`, `step` (over all stages) and
         `epoch` (of the stage).
     """
+    notes = [] if notes is None else notes
     for stage in stages:  # all refused before the first hour is spent
         match_parameters(model, stage.trainable)
     device = pick_device()
@@ -51,25 +64,35 @@ def fit_stages(
     )
     model.to(device)  # type: ignore[arg-type]
     best = BestWeights(patience=settings.patience, threshold=settings.threshold)
+    pace = Pace(deadline=deadline, notes=notes)
     history: list[dict] = []
-    for number, stage in enumerate(stages):
+    keeper = Keeper(checkpoints, model=model, best=best, history=history, notes=notes)
+    first = keeper.find_back()
+    for number, stage in list(enumerate(stages))[first:]:
         job = StageJob(
-            model=model,
-            stage=stage,
-            number=number,
-            n_stages=len(stages),
-            train_rows=train_rows,
-            stop_rows=stop_rows,
-            collator=collator,
-            settings=settings,
-            precision=precision,
-            best=best,
-            folder=folder,
-            cache_folder=cache_folder,
-        )
-        records = STAGE_KINDS[stage.kind](job).train()
+            model=model, stage=stage, number=number, n_stages=len(stages), train_rows=train_rows, stop_rows=stop_rows,
+            collator=collator, settings=settings, precision=precision, best=best, keeper=keeper,
+            tape=keeper.begin_stage(number), pace=pace, notes=notes, folder=folder, cache_folder=cache_folder,
+        )  # fmt: skip
+        _add_records(history, STAGE_KINDS[stage.kind](job).train(), job=job)
         best.restore(model)
-        first_step = history[-1]["step"] if history else 0
-        about = {"stage": stage.name, "number": number}
-        history += [record | about | {"step": first_step + record["step"]} for record in records]
+    _refuse_not_finite(model)
+    keeper.begin_stage(len(stages))
     return history
+
+
+def _add_records(history: list[dict], records: list[dict], *, job: StageJob) -> None:
+    first_step = history[-1]["step"] if history else 0
+    about = {"stage": job.stage.name, "number": job.number}
+    history += [record | about | {"step": first_step + record["step"]} for record in records]
+
+
+def _refuse_not_finite(model: QuestModel) -> None:
+    wrong = find_not_finite(model)
+    if wrong:
+        raise RuntimeError(f"every weight must be finite after training, however not in {len(wrong)}: {wrong[:3]}")
+
+
+def find_not_finite(model: QuestModel) -> list[str]:
+    """Name the parameters of a model that hold a weight which is no number: it could predict nothing."""
+    return [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]

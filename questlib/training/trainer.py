@@ -1,5 +1,8 @@
 """The Hugging Face Trainer through its documented hooks: length batches, our one way to predict and one loss."""
 
+import logging
+import math
+import time
 from typing import Any
 
 import torch
@@ -8,10 +11,15 @@ from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments
 
 from questlib.batches import LengthBatchSampler, PassCollator, QuestRows
-from questlib.cpu.step import StepOnCores
+from questlib.cpu.step import StepOnCores, split_batch
 from questlib.metrics import mean_spearman
 from questlib.model.prediction import predict_logits
 from questlib.model.quest import QuestModel
+from questlib.training.interruptions import Interruptions
+from questlib.training.pace import Pace
+from questlib.training.tape import Tape
+
+logger = logging.getLogger(__name__)
 
 
 class OneDeviceArguments(TrainingArguments):
@@ -24,18 +32,41 @@ class OneDeviceArguments(TrainingArguments):
 
 
 class QuestTrainer(Trainer):
-    """A Trainer that batches rows by length and evaluates as `questlib.inference.predict` does.
+    """A Trainer that batches rows by length, evaluates as `questlib.inference.predict` does, and survives faults.
+
+    A batch that is too large for the device is differentiated in halves from then on, with the same gradients. A loss
+    that is not finite changes nothing and ends the stage.
 
     Args:
         precision: "bf16", "fp16" or "fp32", for evaluation.
+        tape: What the stage met before it was interrupted is played; all else is added to it.
+        pace: Is told how long evaluations take, and leads the schedule.
+        interruptions: Are told when a step is in progress.
+        notes: Takes what did not go as asked.
         options: As the Trainer's.
     """
 
-    def __init__(self, *, precision: str, **options: Any) -> None:  # noqa: ANN401  handed through to the Trainer
+    def __init__(
+        self,
+        *,
+        precision: str,
+        tape: Tape,
+        pace: Pace,
+        interruptions: Interruptions,
+        notes: list[str],
+        **options: Any,  # noqa: ANN401  handed through to the Trainer
+    ) -> None:
         super().__init__(**options)
         self.precision = precision
+        self.tape = tape
+        self.pace = pace
+        self.interruptions = interruptions
+        self.notes = notes
         assert isinstance(self.model, QuestModel)
-        self._step = StepOnCores(self.model, precision=precision)
+        self._on_cores = StepOnCores(self.model, precision=precision)
+        self._n_parts = 1  # of a batch, for want of memory
+        self._group: list[dict[str, Tensor]] = []  # batches of the step in progress, and which step it is
+        self._group_step = -1
 
     def get_train_dataloader(self) -> DataLoader:
         """Batch rows of like length."""
@@ -46,14 +77,78 @@ class QuestTrainer(Trainer):
         loader = DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator)
         return self.accelerator.prepare(loader)
 
+    def create_scheduler(
+        self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
+    ) -> torch.optim.lr_scheduler.LRScheduler:
+        """Build the schedule that was asked for, and let the pace lead it."""
+        scheduler = super().create_scheduler(num_training_steps, optimizer)
+        assert isinstance(scheduler, torch.optim.lr_scheduler.LambdaLR)
+        self.pace.follow(scheduler)
+        return scheduler
+
     def training_step(
         self, model: nn.Module, inputs: dict[str, Tensor], num_items_in_batch: Tensor | int | None = None
     ) -> Tensor:
-        """On a CPU, every core goes forward and backward over rows of its own; elsewhere as the Trainer does it."""
-        if self.args.device.type != "cpu" or self.accelerator.num_processes > 1 or "input_ids" not in inputs:
-            return super().training_step(model, inputs, num_items_in_batch)
+        """Add the gradients of a batch, or play what it was."""
+        self.interruptions.is_in_step = True
+        if self.tape.is_playing:
+            self._skip_step(model)
+            return torch.tensor(self.tape.next_loss(), device=self.args.device)
+        if self._group_step != self.state.global_step:
+            self._group, self._group_step = [], self.state.global_step
+        self._group.append(inputs)
+        loss = self._differentiate(model, inputs)
+        while loss is None:
+            model.zero_grad()
+            before = [self._differentiate(model, each) for each in self._group[:-1]]
+            loss = None if None in before else self._differentiate(model, inputs)
+        value = float(loss)
+        if math.isfinite(value):
+            self.tape.losses.append(value)
+        else:
+            self._skip_step(model)
+            self.control.should_training_stop = True
+            step = self.state.global_step + 1
+            self.notes.append(f"the loss was not finite at step {step}: the stage ended, with the best weights so far")
+        return loss
+
+    def _skip_step(self, model: nn.Module) -> None:
+        # Without gradients an optimiser changes nothing. One that scales its loss wants to see some, and skips these.
+        model.zero_grad()
+        if getattr(self.accelerator, "scaler", None) is not None:
+            first = next(parameter for parameter in model.parameters() if parameter.requires_grad)
+            first.grad = torch.full_like(first, float("inf"))
+
+    def _differentiate(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor | None:
+        # None where memory did not suffice, and less is asked for the next time.
+        n_rows = len(inputs["metadata"])
+        try:
+            if self.args.device.type == "cpu" and self.accelerator.num_processes == 1 and "input_ids" in inputs:
+                return self._differentiate_on_cores(model, inputs)
+            if self._n_parts == 1:
+                return super().training_step(model, inputs)
+            model.train()
+            losses = []
+            for part in split_batch(self._prepare_inputs(inputs), self._n_parts):
+                share = len(part["metadata"]) / n_rows / self.current_gradient_accumulation_steps
+                with self.compute_loss_context_manager():
+                    loss = self.compute_loss(model, part) * share
+                self.accelerator.backward(loss)
+                losses.append(loss.detach())
+            return torch.stack(losses).sum()
+        except torch.OutOfMemoryError as error:
+            if self._n_parts >= n_rows or self.accelerator.num_processes > 1:
+                raise
+            told = str(error).split(".")[0]
+        self._n_parts *= 2
+        self.notes.append(f"memory did not suffice for a batch ({told}): it is computed in {self._n_parts} parts")
+        logger.warning("%s", self.notes[-1])
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
+
+    def _differentiate_on_cores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         model.train()
-        n_rows = len(inputs["metadata"]) * self.current_gradient_accumulation_steps
 
         def loss_of(part: dict[str, Tensor]) -> Tensor:
             with self.compute_loss_context_manager():
@@ -61,7 +156,8 @@ class QuestTrainer(Trainer):
             assert isinstance(loss, Tensor)
             return loss
 
-        return self._step.differentiate(inputs, loss_of, n_rows=n_rows)
+        n_rows = len(inputs["metadata"]) * self.current_gradient_accumulation_steps
+        return self._on_cores.differentiate(inputs, loss_of, n_rows=n_rows, n_parts=self._n_parts)
 
     def evaluate(
         self,
@@ -70,17 +166,31 @@ class QuestTrainer(Trainer):
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
         """Score the held-out questions: mean Spearman over all their rows, and the mean loss as in training."""
-        rows = self.eval_dataset if eval_dataset is None else eval_dataset
-        assert isinstance(rows, QuestRows)
+        if self.tape.knows_evaluation:
+            metrics = self.tape.next_evaluation()
+        else:
+            rows = self.eval_dataset if eval_dataset is None else eval_dataset
+            assert isinstance(rows, QuestRows)
+            start = time.monotonic()
+            metrics = {f"{metric_key_prefix}_{name}": value for name, value in self._score(rows).items()}
+            if not metrics:
+                return {}
+            self.pace.finish_evaluation(time.monotonic() - start, n_rows=len(rows))
+            self.tape.evaluations.append(metrics)
+        # A copy: what is told to the log is added to.
+        self.log(dict(metrics))
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def _score(self, rows: QuestRows) -> dict[str, float]:
         assert rows.targets is not None
         assert isinstance(self.model, QuestModel)
         assert isinstance(self.data_collator, PassCollator)
         batch_size = self.args.eval_batch_size
         logits = predict_logits(self.model, rows, self.data_collator, batch_size=batch_size, precision=self.precision)
-        metrics = {
-            f"{metric_key_prefix}_spearman": mean_spearman(logits.numpy(), rows.targets),
-            f"{metric_key_prefix}_loss": float(self.model.loss(logits, torch.from_numpy(rows.targets).double())),
-        }
-        self.log(metrics)
-        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        if not torch.isfinite(logits).all():
+            self.control.should_training_stop = True
+            self.notes.append("predictions were not finite: the stage ended, with the best weights so far")
+            return {}
+        loss = self.model.loss(logits, torch.from_numpy(rows.targets).double())
+        return {"spearman": mean_spearman(logits.numpy(), rows.targets), "loss": float(loss)}

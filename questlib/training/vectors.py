@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import os
 from pathlib import Path
 
 import numpy as np
@@ -57,8 +58,9 @@ def cache_vectors(
     shape = (int(ends[-1]), model.head.pooling.output_width)
     if not path.exists():
         logger.info("reading %d rows through the body once", len(rows))
-        with written_whole(path) as temporary:
+        with written_whole(path, size=4 * shape[0] * shape[1]) as temporary:
             vectors = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+            _take_room(temporary)
 
             def keep(chosen: npt.NDArray[np.intp], batch: dict[str, Tensor]) -> None:
                 tokens = (batch[name] for name in ("input_ids", "attention_mask", "token_type_ids"))
@@ -74,6 +76,13 @@ def cache_vectors(
     except ValueError as error:
         raise ValueError(f"{path} must hold 32-bit floats of shape {shape}, however: {error}; delete it") from error
     return VectorRows(rows, vectors, kinds=kinds, ends=ends)
+
+
+def _take_room(path: Path) -> None:
+    # A file that is mapped takes its room page by page, and a full disk would then end the process without a word.
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
 
 
 def _key(model: QuestModel, rows: QuestRows, precision: str) -> str:

@@ -9,6 +9,9 @@ from questlib.batches import PassCollator, QuestRows
 from questlib.model.quest import QuestModel
 from questlib.recipe import Stage, TrainingSettings
 from questlib.training.best_weights import BestWeights
+from questlib.training.keeper import Keeper
+from questlib.training.pace import Pace
+from questlib.training.tape import Tape
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,6 +28,10 @@ class StageJob:
     settings: TrainingSettings
     precision: str  # "bf16", "fp16" or "fp32"
     best: BestWeights  # of all stages
+    keeper: Keeper  # of all stages
+    tape: Tape  # of this stage
+    pace: Pace  # of all stages
+    notes: list[str]  # takes what did not go as asked
     folder: Path  # for TensorBoard logs
     cache_folder: Path  # for what a frozen body makes of the rows
 

@@ -24,23 +24,44 @@ class FineTune(StageKind):
         trainable = match_parameters(job.model, stage.trainable)
         for name, parameter in job.model.named_parameters():
             parameter.requires_grad_(name in trainable)
-        log = StageLog(f"stage {job.number + 1} of {job.n_stages}, {stage.name}")
+        job.pace.begin_stage(f"stage {stage.name}", job.tape)
+        if not job.pace.has_time(self._seconds_to_read()):
+            job.notes.append(f"stage {stage.name}: left out, for want of time")
+            return []
+        log = StageLog(f"stage {job.number + 1} of {job.n_stages}, {stage.name}", job.tape)
         trainer = QuestTrainer(
             model=job.model,
             args=self._arguments(),
             precision=job.precision,
+            tape=job.tape,
+            pace=job.pace,
+            interruptions=job.keeper.interruptions,
+            notes=job.notes,
             train_dataset=self._read_once(job.train_rows),
             eval_dataset=None if job.stop_rows is None else self._read_once(job.stop_rows),
             data_collator=job.collator,
             optimizers=(build_optimizer(job.model, stage, job.settings), None),
-            callbacks=[job.best, log, *self._boards()],
+            callbacks=[job.pace, job.best, log, *self._boards(), job.keeper],
         )
         trainer.remove_callback(PrinterCallback)
-        if job.stop_rows is not None and job.number == 0:
-            # Where training begins counts too: a stage that only harms leaves nothing. Later ones begin with the best.
-            trainer.evaluate()
-        trainer.train()
-        return log.records
+        job.keeper.follow(trainer)
+        with job.keeper.interruptions:
+            try:
+                if job.stop_rows is not None and job.number == 0:
+                    # Where training begins counts too: a stage that only harms leaves nothing. Later ones begin with
+                    # the best.
+                    trainer.evaluate()
+                trainer.train()
+            except (KeyboardInterrupt, SystemExit):
+                job.keeper.keep_interrupted()
+                raise
+        return job.tape.records
+
+    def _seconds_to_read(self) -> float:
+        # What is done before the first step: a frozen body reads the rows.
+        job = self.job
+        n_rows = len(job.train_rows) + len(job.stop_rows or ())
+        return n_rows * job.pace.seconds_per_row if can_cache(job.model) else 0.0
 
     def _boards(self) -> list[TrainerCallback]:
         if not self.job.settings.use_tensorboard:

@@ -1,0 +1,73 @@
+"""A run on a machine that is slower than this one, in one of several ways: a helper of `stress.py`."""
+
+import json
+import logging
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pandas as pd
+
+SAMPLE = Path(__file__).parents[1] / "notebooks/sample"
+
+
+def main() -> None:
+    """Run what the first argument asks for, in JSON."""
+    asked = json.loads(sys.argv[1])
+    if asked["how"] == "install":
+        time.sleep(asked["slowness"])
+    from questlib import run_folder
+    from questlib.clock import Clock, find_session_start
+    from questlib.data import read_tables
+    from questlib.folds import train_members
+    from questlib.parameters import override, read_parameters, read_profile
+    from questlib.recipe import Recipe
+    from questlib.training.trainer import QuestTrainer
+
+    logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(message)s")
+    if asked["how"] == "steps":
+        differentiate = QuestTrainer._differentiate
+
+        def slowly(self: QuestTrainer, model: object, inputs: dict) -> object:
+            time.sleep(asked["slowness"])
+            return differentiate(self, model, inputs)
+
+        QuestTrainer._differentiate = slowly
+    if asked["how"] == "disk":
+        hash_file = run_folder.hash_file
+
+        def hash_slowly(path: Path) -> str:
+            time.sleep(asked["slowness"])
+            return hash_file(path)
+
+        run_folder.hash_file = hash_slowly
+    notebooks = SAMPLE.parent
+    members = [{"name": "tiny", "kind": "transformer"}, {"name": "words", "kind": "lexical"}]
+    changes = {
+        "members": members, "folds_to_train": 4, "max_length": 64, "stages.full.epochs": 60, "patience": 0,
+        "encoder": asked["encoder"],
+    }  # fmt: skip
+    parameters = override(
+        read_parameters(notebooks / "quest.ipynb"), read_profile(notebooks / "profiles", "sample"), changes
+    )
+    tables = read_tables(str(SAMPLE))
+    if asked["how"] == "test":
+        copies = [tables.test.assign(qa_id=tables.test["qa_id"] + 1_000_000 * copy) for copy in range(10)]
+        samples = [
+            tables.sample_submission.assign(qa_id=tables.sample_submission["qa_id"] + 1_000_000 * copy)
+            for copy in range(10)
+        ]
+        tables = replace(
+            tables, test=pd.concat(copies, ignore_index=True), sample_submission=pd.concat(samples, ignore_index=True)
+        )
+    out = Path(asked["out"])
+    clock = Clock(out, limit_minutes=asked["limit"] / 60, session_start=find_session_start())
+    clock.finish_step("read and check")
+    recipe = Recipe.from_parameters(parameters)
+    train_members(tables, recipe, run_folder=out, cache_folder=out.parent / "cache", clock=clock)
+    clock.finish_step("end")
+
+
+if __name__ == "__main__":
+    main()

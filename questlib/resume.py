@@ -1,0 +1,75 @@
+"""Whether a run folder may be gone on with: the same recipe, the same tables, the same encoders."""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from questlib.data import Tables
+from questlib.pretrained import find_encoder, hash_encoder
+from questlib.recipe import Recipe
+from questlib.run_folder import INPUTS, RECIPE, hash_text, read_json, write_json
+
+# A run is extended by more of these; anything else would be another run.
+_MAY_GROW = "folds_to_train"
+# Parameters are flat where people name them; the recipe keeps what belongs together in these.
+_GROUPS = {"layout", "metadata", "model", "settings"}
+
+
+def keep_inputs(run_folder: Path, recipe: Recipe, tables: Tables) -> None:
+    """Write what a run is made from into its folder, so that it can be told from another one.
+
+    Raises:
+        ValueError: If the folder holds a run that was made from something else; the differences are named.
+    """
+    refuse_changed(run_folder, recipe, tables)
+    write_json(run_folder / RECIPE, recipe.to_dict())
+    write_json(run_folder / INPUTS, _hash_inputs(recipe, tables))
+
+
+def refuse_changed(run_folder: Path, recipe: Recipe, tables: Tables) -> None:
+    """Refuse to go on with a run that was made from something else; a folder without a run passes."""
+    if not (run_folder / RECIPE).is_file() or not (run_folder / INPUTS).is_file():
+        return
+    # Where encoders lie may change; what they hold is told by their hashes.
+    began = Recipe.from_dict(read_json(run_folder / RECIPE))
+    before, after = (dict(_flatten(each.without_paths().to_dict())) for each in (began, recipe))
+    changed = [
+        f"{name} was {before.get(name, 'not there')}, is {after.get(name, 'not there')}"
+        for name in before | after
+        if before.get(name) != after.get(name) and not _has_grown(name, before, after)
+    ]
+    was, now = (dict(_flatten(each)) for each in (read_json(run_folder / INPUTS), _hash_inputs(recipe, tables)))
+    changed += [f"{name} was another" for name in was | now if was.get(name) != now.get(name)]
+    if changed:
+        raise ValueError(
+            f"the run in {run_folder} can only go on as it began, however: {'; '.join(changed)}; "
+            "give what it was given, or name a new folder"
+        )
+
+
+def _has_grown(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> bool:
+    return name.split(".")[-1] == _MAY_GROW and name in before and name in after and before[name] <= after[name]
+
+
+def _hash_inputs(recipe: Recipe, tables: Tables) -> dict[str, Any]:
+    frames = {"train.csv": tables.train, "test.csv": tables.test, "sample_submission.csv": tables.sample_submission}
+    hashes: dict[str, Any] = {name: _hash_frame(frame) for name, frame in frames.items()}
+    encoders = {f"{number} ({Path(name).name})": name for number, name in enumerate(recipe.encoders)}
+    return hashes | {"encoder": {title: hash_encoder(find_encoder(name)) for title, name in encoders.items()}}
+
+
+def _hash_frame(frame: pd.DataFrame) -> str:
+    rows = pd.util.hash_pandas_object(frame, index=False)
+    return hash_text(f"{list(frame.columns)} {rows.tolist()}")
+
+
+def _flatten(content: object, way: tuple[str, ...] = ()) -> Iterator[tuple[str, object]]:
+    if isinstance(content, list) and content and all(isinstance(each, dict) for each in content):
+        content = {str(each.get("name", place)): each for place, each in enumerate(content)}
+    if isinstance(content, dict) and content:
+        for name, value in content.items():
+            yield from _flatten(value, way if isinstance(value, dict) and name in _GROUPS else (*way, name))
+    else:
+        yield ".".join(way), content

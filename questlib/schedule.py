@@ -1,0 +1,139 @@
+"""What is trained in the time that is left, planned anew before every fold from what was measured."""
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from questlib.clock import Clock
+from questlib.plan import Cost, Share, Speed, choose_shares, total_seconds
+from questlib.recipe import Recipe
+from questlib.standing import Standing
+from questlib.tasks import FinishedFold, FoldTask
+
+# After the last fold come the last submission, as long as the longest so far, and the notebook's pictures, about twice
+# as long as what came before the training; and a report at home.
+_PICTURES = 2.0
+_SUBMISSIONS = 1.5
+_REPORT_SECONDS = 8.0
+# Predicting comes after the deadline of a fit, and may be slower than a few batches told.
+_PREDICTION = 1.1
+
+
+class Schedule:
+    """Plan folds under the limit of a clock.
+
+    Args:
+        recipe: What is asked for.
+        clock: Knows the limit; is told the plan.
+        standing: Knows what is finished, and how long a submission takes.
+
+    Attributes:
+        speeds: How fast members are, as far as it was measured.
+    """
+
+    def __init__(self, recipe: Recipe, *, clock: Clock, standing: Standing) -> None:
+        self.clock = clock
+        self.speeds: dict[str, Speed] = {}
+        self._recipe = recipe
+        self._standing = standing
+        self._opening = clock.opening_seconds
+        self._factors: dict[str, float] = {}  # how much slower folds were than a few steps told
+        self._ends: dict[str, float] = {}
+
+    @property
+    def _closing(self) -> float:
+        return _REPORT_SECONDS + _PICTURES * self._opening + _SUBMISSIONS * self._standing.seconds
+
+    def plan(self, waiting: Sequence[FoldTask], *, running: Sequence[FoldTask], n_devices: int) -> FoldTask | None:
+        """Plan what is waiting, the most valuable first; give the first with its share and deadline, None without time.
+
+        What was begun in an earlier session goes on as it was planned then.
+        """
+        kept = waiting[0].read_progress()
+        first = waiting[0] if kept is None else replace(waiting[0], share=kept[0])
+        if math.isinf(self.clock.limit):
+            return first
+        now = time.monotonic()
+        left = self.clock.limit - self._closing - now
+        if first.member.is_quick and (left > 0 or not self._standing.is_there):
+            return first  # whatever the limit is, something is to stand
+        costs = [self._cost(task) for task in waiting]
+        busy = [max(0.0, self._ends[task.name] - now) for task in running]
+        begun = {task.member.name for task in running} | set(self._standing.finished)
+        names = [task.member.name for task in waiting]
+        is_first = [name not in begun and names.index(name) == place for place, name in enumerate(names)]
+        shares = choose_shares(costs, is_first=is_first, seconds=left, n_devices=n_devices, busy=busy)
+        if self.speeds:
+            seconds = total_seconds(costs, shares, n_devices=n_devices, busy=busy)
+            self.clock.plan(self._describe(waiting, shares, running=running, seconds=seconds))
+        if not shares[0]:
+            return None
+        share = shares[0] if kept is None else kept[0]
+        later = sum(cost(each) for cost, each in zip(costs[1:], shares[1:], strict=True) if each) / n_devices
+        deadline = now + left - later - _PREDICTION * self._predict_seconds(first) - self._standing.seconds
+        self._ends[first.name] = now + costs[0](shares[0])
+        return replace(first, share=share, deadline=deadline)
+
+    def learn(self, task: FoldTask, outcome: FinishedFold) -> None:
+        """Learn from a finished fold how fast its member really is."""
+        name = task.member.name
+        fit, predict = outcome.fit_seconds, outcome.predict_seconds
+        if name not in self.speeds:
+            if not task.member.is_quick:
+                self.speeds[name] = Speed(before=fit, stages=(0.0,), epochs=(0.0,), row=0.0, after=predict)
+            return
+        speed = self.speeds[name]
+        expected = speed.fit_seconds(task.member.shortened(task.share).epochs) + self._predict_seconds(task, factor=1.0)
+        ratio = (fit + predict) / expected
+        # A fold that went on from a checkpoint, or was shortened on its way, was not as long as one would be.
+        self._factors[name] = max(ratio, self._factors.get(name, 1.0)) if outcome.notes else ratio
+
+    def _cost(self, task: FoldTask) -> Cost:
+        speed, kept = self.speeds.get(task.member.name), task.read_progress()
+        if speed is None:
+            return lambda _: 0.0
+        predict = self._predict_seconds(task) + self._standing.seconds
+        fit = self._fit(task, speed)
+        if kept is None:
+            return lambda share: fit(task.member.shortened(share).epochs) + predict
+        asked, n_stages, n_epochs = kept
+        epochs = list(task.member.shortened(asked).epochs)
+        done = [*epochs[:n_stages], *[n_epochs][: len(epochs) - n_stages]]
+        left = [max(0.0, each - (done[place] if place < len(done) else 0.0)) for place, each in enumerate(epochs)]
+        return lambda _: fit(left) + predict
+
+    def _fit(self, task: FoldTask, speed: Speed) -> Callable[[Sequence[float]], float]:
+        factor = self._factors.get(task.member.name, 1.0)
+        return lambda epochs: factor * speed.fit_seconds(epochs)
+
+    def _predict_seconds(self, task: FoldTask, *, factor: float | None = None) -> float:
+        name = task.member.name
+        if name not in self.speeds:
+            return 0.0
+        factor = self._factors.get(name, 1.0) if factor is None else factor
+        return factor * self.speeds[name].predict_seconds(len(task.scored_rows) + len(task.tables.test))
+
+    def _describe(
+        self, waiting: Sequence[FoldTask], shares: Sequence[Share], *, running: Sequence[FoldTask], seconds: float
+    ) -> str:
+        parts = []
+        for member in self._recipe.members:
+            own = [share for task, share in zip(waiting, shares, strict=True) if task.member.name == member.name]
+            planned = [share for share in own if share]
+            n_begun = len(self._standing.finished.get(member.name, ())) + sum(
+                task.member.name == member.name for task in running
+            )
+            n_folds = n_begun + len(planned)
+            folds = (
+                f"{n_folds} folds"
+                if n_folds == member.folds_to_train
+                else f"{n_folds} of {member.folds_to_train} folds"
+            )
+            epochs = ""
+            if member.epochs and planned:
+                asked, fitting = sum(member.epochs), sum(member.shortened(planned[0]).epochs)
+                epochs = f" x {fitting:g} epochs" if fitting == asked else f" x {fitting:g} of {asked:g} epochs"
+            parts.append(f"{folds}{epochs} of {member.name}")
+        end = (self.clock.elapsed + seconds + self._closing) / 60
+        return f"fits: {', '.join(parts)}; ends at minute {end:.0f}"

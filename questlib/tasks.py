@@ -1,0 +1,121 @@
+"""One member on one fold: what a process is given, and what it does with it."""
+
+import logging
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from questlib.data import IndexArray, Tables
+from questlib.members import MEMBERS
+from questlib.plan import WHOLE, Share, Speed
+from questlib.predictions import write_predictions
+from questlib.recipe import MemberRecipe
+from questlib.run_folder import (
+    HISTORY,
+    LOGS,
+    OUT_OF_FOLD,
+    TEST_PREDICTIONS,
+    checkpoint_folder,
+    finished_whole,
+    fold_folder,
+    read_json,
+    write_json,
+)
+from questlib.schema import ID
+from questlib.training.checkpoint import Checkpoints
+
+logger = logging.getLogger(__name__)
+
+_SHARE = "share.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoldTask:
+    """One member on one fold: all that a process needs to know of it."""
+
+    member: MemberRecipe  # as asked
+    fold: int  # is scored; the others are learned from
+    fold_of_row: IndexArray  # (n_train,)
+    tables: Tables
+    run_folder: Path
+    cache_folder: Path
+    share: Share = WHOLE  # of the member's training, as far as time allows
+    deadline: float = math.inf  # of the fit, by time.monotonic
+
+    @property
+    def name(self) -> str:
+        """As log lines and the timeline show it."""
+        return f"{self.member.name}, fold {self.fold}"
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies when it is finished."""
+        return fold_folder(self.run_folder, self.member.name, self.fold)
+
+    @property
+    def scored_rows(self) -> IndexArray:
+        """The rows of the fold, which are predicted and not learned from."""
+        return np.flatnonzero(self.fold_of_row == self.fold)
+
+    @property
+    def training_rows(self) -> IndexArray:
+        """All other rows."""
+        return np.flatnonzero(self.fold_of_row != self.fold)
+
+    @property
+    def checkpoint_folder(self) -> Path:
+        """Where the state of its training lies until then."""
+        return checkpoint_folder(self.run_folder, self.member.name, self.fold, cache_folder=self.cache_folder)
+
+    def read_progress(self) -> tuple[Share, int, float] | None:
+        """Tell what an interrupted training was to do, and how far it is: finished stages, epochs of the next one."""
+        progress, path = Checkpoints(self.checkpoint_folder).read_progress(), self.checkpoint_folder / _SHARE
+        return None if progress is None or not path.is_file() else (Share(**read_json(path)), *progress)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FinishedFold:
+    """How many seconds a task took, and what did not go as asked; what it made is in its folder."""
+
+    fit_seconds: float
+    predict_seconds: float
+    notes: list[str]
+
+
+def measure_fold(task: FoldTask) -> Speed | None:
+    """Tell how fast a member would be trained on this fold; None for a kind that need not be asked."""
+    logger.info("%s: a few steps tell how fast it is", task.member.name)
+    member = MEMBERS[task.member.kind](
+        task.member, cache_folder=task.cache_folder, checkpoint_folder=task.checkpoint_folder.parent
+    )
+    return member.measure(task.tables.train, rows=task.training_rows)
+
+
+def train_fold(task: FoldTask) -> FinishedFold:
+    """Train a member on all folds but one, predict that one and the test, and leave it whole in the run folder."""
+    start = time.monotonic()
+    checkpoints = None if task.member.is_quick else task.checkpoint_folder
+    if checkpoints is not None:
+        write_json(checkpoints / _SHARE, asdict(task.share))
+    member = MEMBERS[task.member.kind](
+        task.member.shortened(task.share),
+        cache_folder=task.cache_folder,
+        log_folder=task.run_folder / LOGS / f"{task.member.name}-fold-{task.fold}",
+        checkpoint_folder=checkpoints,
+    )
+    member.fit(task.tables.train, rows=task.training_rows, deadline=task.deadline)
+    fitted = time.monotonic()
+    scored = task.scored_rows
+    out_of_fold, test = member.predict(task.tables.train, rows=scored), member.predict(task.tables.test)
+    with finished_whole(task.folder) as temporary:
+        member.save(temporary)
+        ids = task.tables.train[ID].to_numpy()[scored]
+        write_predictions(temporary / OUT_OF_FOLD, out_of_fold, ids=ids, folds=np.full(len(ids), task.fold))
+        write_predictions(temporary / TEST_PREDICTIONS, test, ids=task.tables.test[ID])
+        write_json(temporary / HISTORY, member.history)
+    Checkpoints(task.checkpoint_folder).remove()
+    predicted = time.monotonic()
+    return FinishedFold(fit_seconds=fitted - start, predict_seconds=predicted - fitted, notes=member.notes)

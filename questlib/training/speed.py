@@ -1,0 +1,128 @@
+"""How fast a training would be, tried out on a few rows."""
+
+import math
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from questlib.batches import PassCollator, QuestRows
+from questlib.devices import pick_device, pick_precision
+from questlib.model.prediction import predict_logits
+from questlib.model.quest import QuestModel
+from questlib.plan import Speed
+from questlib.recipe import Stage, TrainingSettings
+from questlib.training.best_weights import BestWeights
+from questlib.training.keeper import Keeper
+from questlib.training.kinds import STAGE_KINDS
+from questlib.training.kinds.base import StageJob
+from questlib.training.pace import Pace
+from questlib.training.vectors import can_cache
+
+# The first step of a training is slower than those after it.
+_STEPS = 3
+# What an optimiser, a data loader and a log of their own take before and after a stage.
+_SECONDS_OF_STAGE = 1.0
+# With a deadline steps are timed; this one is never met.
+_LONG = 1e6
+
+
+def measure_speed(
+    model: QuestModel,
+    stages: Sequence[Stage],
+    *,
+    train_rows: QuestRows,
+    stop_rows: QuestRows | None,
+    collator: PassCollator,
+    settings: TrainingSettings,
+    folder: Path,
+    cache_folder: Path,
+    before: float,
+) -> Speed:
+    """Train a model, which is spoilt by it, for a few steps of each stage, let it predict, and write it.
+
+    Args:
+        model: As `questlib.training.fit_stages` takes it, and so all that follows.
+        stages: See there.
+        train_rows: See there.
+        stop_rows: See there.
+        collator: See there.
+        settings: See there.
+        folder: Where a model is written for a moment.
+        cache_folder: See there.
+        before: Seconds that it took to come here.
+    """
+    device = pick_device()
+    precision = pick_precision(settings.precision, device)
+    model.to(device)  # type: ignore[arg-type]
+    sample = _take_usual(train_rows, _STEPS * settings.batch_size * settings.accumulation)
+    steps = {}
+    for stage in {stage.trainable: stage for stage in stages}.values():
+        settings_here = replace(settings, use_tensorboard=False)
+        job = _plan_job(model, stage, sample, collator, settings_here, precision=precision, folder=cache_folder)
+        STAGE_KINDS[stage.kind](job).train()
+        steps[stage.trainable] = job.pace.step_seconds, can_cache(model)
+    start = time.monotonic()
+    predict_logits(model, sample, collator, batch_size=2 * settings.batch_size, precision=precision)
+    row = (time.monotonic() - start) / len(sample)
+    after = _time_writing(model, folder)
+    n_steps = math.ceil(len(train_rows) / settings.batch_size / settings.accumulation)
+    n_stop = len(stop_rows or ())
+    n_evaluations = n_steps / settings.evaluate_every if settings.evaluate_every else 1.0
+    fixed, by_epoch = [], []
+    for stage in stages:
+        step, is_cached = steps[stage.trainable]  # a frozen body reads all rows once, and evaluates for nothing
+        fixed.append(_SECONDS_OF_STAGE + row * (n_stop + len(train_rows) if is_cached else n_stop))
+        by_epoch.append(n_steps * step + (0.0 if is_cached else n_evaluations * n_stop * row))
+    return Speed(before=before, stages=tuple(fixed), epochs=tuple(by_epoch), row=row, after=after)
+
+
+def _plan_job(
+    model: QuestModel,
+    stage: Stage,
+    rows: QuestRows,
+    collator: PassCollator,
+    settings: TrainingSettings,
+    *,
+    precision: str,
+    folder: Path,
+) -> StageJob:
+    # One epoch over some rows, of which nothing is kept.
+    best = BestWeights(patience=0, threshold=0.0)
+    keeper = Keeper(None, model=model, best=best, history=[], notes=[])
+    return StageJob(
+        model=model,
+        stage=replace(stage, epochs=1.0),
+        number=0,
+        n_stages=1,
+        train_rows=rows,
+        stop_rows=None,
+        collator=collator,
+        settings=settings,
+        precision=precision,
+        best=best,
+        keeper=keeper,
+        tape=keeper.begin_stage(0),
+        pace=Pace(deadline=time.monotonic() + _LONG, notes=[]),
+        notes=[],
+        folder=folder,
+        cache_folder=folder,
+    )
+
+
+def _time_writing(model: QuestModel, folder: Path) -> float:
+    start = time.monotonic()
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+        model.save_pretrained(temporary)
+    return time.monotonic() - start
+
+
+def _take_usual(rows: QuestRows, n_rows: int) -> QuestRows:
+    # A step takes about as long as one of rows of the mean length: batches hold rows of like length.
+    chosen = np.argsort(np.abs(rows.lengths - rows.lengths.mean()), kind="stable")[:n_rows]
+    assert rows.targets is not None
+    return QuestRows(rows.passes, rows.metadata[chosen], targets=rows.targets[chosen], rows=chosen)

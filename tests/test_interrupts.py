@@ -1,0 +1,66 @@
+"""Real processes, ended in every way: short forms of what `make stress` does for half an hour."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
+import stress
+
+from questlib.processes import die_with_parent
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    return tmp_path
+
+
+def test_runs_that_are_ended_at_any_moment_leave_a_valid_submission_and_end_as_if_nothing_had_happened(
+    folder, encoder_folder
+):
+    results = list(stress.stress_kills(folder, encoder_folder, n_kills=2, seed=3))
+    assert [result["fault"] for result in results] == ["", ""]
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_signal_ends_a_run_in_seconds_with_the_command_that_goes_on(folder, encoder_folder, number, status):
+    out = folder / "run"
+    process = subprocess.Popen(
+        stress.command(out, encoder_folder, **{"stages.full.epochs": "500"}), cwd=stress.PROJECT, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    while not (out / "checkpoints").exists() and process.poll() is None:
+        time.sleep(0.1)
+    time.sleep(1)
+    begun = time.monotonic()
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == status, told
+    assert time.monotonic() - begun < 15
+    line = told.splitlines()[-1]
+    assert line.startswith(sys.executable)
+    assert f"--out {out}" in line
+    assert "-p stages.full.epochs 500" in line
+    assert list((out / "checkpoints").rglob("state.safetensors"))
+    assert (out / "report.html").exists()
+
+
+def test_child_is_gone_when_its_parent_is_killed():
+    code = "import os, subprocess, sys, time; from questlib.processes import die_with_parent; "
+    code += (
+        "child = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'], preexec_fn=die_with_parent); "
+    )
+    code += "print(child.pid, flush=True); time.sleep(60)"
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    child = psutil.Process(int(parent.stdout.readline()))
+    os.kill(parent.pid, signal.SIGKILL)
+    parent.wait()
+    child.wait(timeout=2)
+    assert callable(die_with_parent)

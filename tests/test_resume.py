@@ -1,0 +1,208 @@
+"""A run goes on where it was: nothing finished is repeated, and no other run is taken for it."""
+
+import os
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import toy
+from safetensors.torch import load_file, save_file
+
+from questlib import folds, tasks
+from questlib.clock import Clock
+from questlib.data import read_tables
+from questlib.folds import train_members
+from questlib.recipe import LexicalRecipe, Recipe
+from questlib.resume import refuse_changed
+from questlib.run_folder import TIMELINE, locked, read_json
+
+
+@pytest.fixture
+def go_on(toy_folder, tmp_path):
+    """Train a recipe into one run folder, as often as it is called."""
+
+    def call(recipe, *, data=toy_folder, **options):  # noqa: ANN003
+        run_folder = tmp_path / "run"
+        tables = read_tables(str(data))
+        clock = Clock(run_folder)
+        return train_members(
+            tables, recipe, run_folder=run_folder, cache_folder=tmp_path / "cache", clock=clock, **options
+        )
+
+    return call
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """The names of the folds that are trained."""
+    called = []
+
+    def count(task):
+        called.append(task.name)
+        return tasks.train_fold(task)
+
+    monkeypatch.setattr(folds, "train_fold", count)
+    return called
+
+
+def notes_of(run_folder) -> list[str]:
+    return [note["note"] for note in read_json(run_folder / TIMELINE)["notes"]]
+
+
+def content_of(run_folder) -> dict[str, bytes]:
+    """What a run left, but for what tells the time: a history says how long a stage took."""
+    files = (path for path in sorted(run_folder.rglob("*")) if path.is_file())
+    timed = {TIMELINE, "history.json", "done.json"}
+    return {path.relative_to(run_folder).as_posix(): path.read_bytes() for path in files if path.name not in timed}
+
+
+def test_finished_run_is_not_trained_again(go_on, toy_recipe, calls, tmp_path):
+    first = go_on(toy_recipe)
+    assert calls == ["lexical, fold 0", "lexical, fold 1", "toy, fold 0", "toy, fold 1"]
+    before = content_of(tmp_path / "run")
+    calls.clear()
+    second = go_on(toy_recipe)
+    assert calls == []
+    assert content_of(tmp_path / "run") == before
+    assert second.equals(first)
+    assert notes_of(tmp_path / "run") == ["resumed: finished before were folds 2 of toy, 2 of lexical"]
+    assert len(read_json(tmp_path / "run" / TIMELINE)["earlier"]) == 1
+
+
+def test_run_that_was_ended_between_folds_is_the_run_that_was_not(go_on, toy_recipe, calls, tmp_path, monkeypatch):
+    expected = go_on(toy_recipe)
+    before = content_of(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run")
+    for n_folds in (1, 1, 1):
+        calls.clear()
+
+        def end(task, n_folds=n_folds):
+            if len(calls) == n_folds:
+                raise KeyboardInterrupt
+            calls.append(task.name)
+            return tasks.train_fold(task)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(folds, "train_fold", end)
+            with pytest.raises(KeyboardInterrupt):
+                go_on(toy_recipe)
+        assert (tmp_path / "run" / "submission.csv").exists()
+    assert go_on(toy_recipe).equals(expected)
+    assert content_of(tmp_path / "run") == before
+
+
+def test_damaged_fold_is_named_and_trained_again(go_on, toy_recipe, calls, tmp_path):
+    expected = go_on(toy_recipe)
+    (tmp_path / "run" / "members" / "toy" / "fold-1" / "model.safetensors").write_bytes(b"damage")
+    calls.clear()
+    assert go_on(toy_recipe).equals(expected)
+    assert calls == ["toy, fold 1"]
+    assert any(
+        note.startswith("toy, fold 1: is trained anew, because ./members/toy/fold-1")
+        for note in notes_of(tmp_path / "run")
+    )
+
+
+def test_more_folds_extend_the_run(go_on, toy_recipe, calls, tmp_path):
+    go_on(toy_recipe)
+    calls.clear()
+    toy_member, lexical = toy_recipe.members
+    go_on(replace(toy_recipe, members=(toy_member, replace(lexical, folds_to_train=3))))
+    assert calls == ["lexical, fold 2"]
+    assert sorted(path.name for path in (tmp_path / "run" / "members" / "lexical").iterdir()) == [
+        "fold-0",
+        "fold-1",
+        "fold-2",
+    ]
+
+
+def change_stage(recipe: Recipe, **changes) -> Recipe:  # noqa: ANN003
+    member, *others = recipe.members
+    stages = tuple(replace(stage, **changes) for stage in member.stages)
+    return replace(recipe, members=(replace(member, stages=stages), *others))
+
+
+def change_member(recipe: Recipe, **changes) -> Recipe:  # noqa: ANN003
+    return replace(recipe, members=(replace(recipe.members[0], **changes), *recipe.members[1:]))
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda recipe: change_stage(recipe, learning_rate=3e-5), r"stages\.full\.learning_rate was 0\.001, is 3e-05"),
+        (lambda recipe: change_stage(recipe, epochs=2.0), r"stages\.full\.epochs was 1\.0, is 2\.0"),
+        (lambda recipe: change_stage(recipe, name="all"), r"stages\.full\.name was full, is not there"),
+        (lambda recipe: change_member(recipe, stop_share=0.2), r"members\.toy\.stop_share was 0\.3, is 0\.2"),
+        (
+            lambda recipe: change_member(recipe, settings=replace(recipe.members[0].settings, batch_size=8)),
+            r"members\.toy\.batch_size was 4, is 8",
+        ),
+        (lambda recipe: change_member(recipe, folds_to_train=1), r"members\.toy\.folds_to_train was 2, is 1"),
+        (lambda recipe: replace(recipe, seed=1), "seed was 42, is 1"),
+        (lambda recipe: replace(recipe, folds=4), "folds was 3, is 4"),
+        (lambda recipe: replace(recipe, split="random"), "split was question, is random"),
+        (
+            lambda recipe: replace(recipe, members=recipe.members[:1]),
+            r"members\.lexical\.kind was lexical, is not there",
+        ),
+    ],
+)
+def test_another_recipe_is_refused_by_the_difference(trained, toy_recipe, change, told):
+    refuse_changed(trained.run_folder, toy_recipe, trained.tables)
+    with pytest.raises(ValueError, match=f"can only go on as it began, however: .*{told}"):
+        refuse_changed(trained.run_folder, change(toy_recipe), trained.tables)
+
+
+@pytest.mark.parametrize("name", ["train", "test", "sample_submission"])
+def test_other_tables_are_refused_by_name(trained, toy_recipe, name):
+    frame = getattr(trained.tables, name).copy()
+    column = "q" if name == "sample_submission" else "answer"
+    if column in frame:
+        frame.loc[3, column] += " "
+    else:
+        frame = frame[::-1]
+    with pytest.raises(ValueError, match=rf"{name}\.csv was another"):
+        refuse_changed(trained.run_folder, toy_recipe, replace(trained.tables, **{name: frame}))
+
+
+def test_other_weights_of_the_encoder_are_refused_by_its_name(go_on, encoder_folder, tmp_path):
+    folder = tmp_path / "bert"
+    shutil.copytree(encoder_folder, folder)
+    recipe = Recipe(members=(LexicalRecipe(), toy.build_recipe(folder, folds_to_train=1)), folds=3)
+    go_on(recipe)
+    weights = load_file(folder / "model.safetensors")
+    first = next(iter(weights))
+    save_file(weights | {first: weights[first] + 1}, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=r"encoder\.0 \(bert\) was another"):
+        go_on(recipe)
+
+
+def test_another_process_in_the_folder_is_refused(go_on, lexical_recipe, tmp_path):
+    with locked(tmp_path / "run"), pytest.raises(RuntimeError, match="must have one process at work, however another"):
+        go_on(lexical_recipe)
+    go_on(lexical_recipe)
+
+
+def test_what_a_killed_process_left_half_written_is_removed(go_on, lexical_recipe, tmp_path):
+    go_on(lexical_recipe)
+    before = content_of(tmp_path / "run")
+    leftover = tmp_path / "run" / "members" / "lexical" / ".unfinished-fold-0-abc"
+    leftover.mkdir()
+    (leftover / "half").write_text("half")
+    (tmp_path / "run" / ".unfinished-scores.json-abc").write_text("half")
+    go_on(lexical_recipe)
+    assert content_of(tmp_path / "run") == before
+
+
+def test_run_folder_holds_no_path_of_this_machine(trained, encoder_folder):
+    content = content_of(trained.run_folder)
+    content.pop("recipe.json")  # what was asked, for going on here; it does not travel
+    for name, each in content.items():
+        for path in (str(encoder_folder.parent), str(trained.run_folder), os.path.expanduser("~") + "/"):
+            assert path.encode() not in each, (name, path)
+    assert str(trained.run_folder) not in (trained.run_folder / TIMELINE).read_text()
+
+
+def test_predictions_of_a_resumed_run_are_numbers(trained):
+    assert np.isfinite(trained.submission.iloc[:, 1:].to_numpy()).all()

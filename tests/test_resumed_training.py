@@ -1,0 +1,375 @@
+"""An interrupted training, gone on with, is the training that was not interrupted."""
+
+import logging
+import math
+import os
+import signal
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import toy
+from transformers import TrainerCallback
+
+from questlib.batches import PassCollator
+from questlib.model import QuestModel
+from questlib.recipe import Stage, TrainingSettings
+from questlib.training import fit_stages
+from questlib.training.checkpoint import Checkpoints
+from questlib.training.keeper import Keeper
+from questlib.training.trainer import QuestTrainer
+
+FULL = Stage(name="full", trainable=("*",), epochs=3, learning_rate=1e-3, head_learning_rate=1e-2, warmup_share=0.2)
+HEAD = Stage(name="head", trainable=("head.*",), epochs=2, learning_rate=0.0, head_learning_rate=1e-2)
+SETTINGS = TrainingSettings(batch_size=4, patience=0, precision="fp32", seed=3)
+COLLATOR = PassCollator(pad_token_id=0)
+N_STEPS = 15 + 10  # of both stages: five batches an epoch
+
+
+class Training:
+    """The same training as often as it is wanted, from the same weights."""
+
+    def __init__(self, encoder_folder, rows, tmp_path, **settings) -> None:  # noqa: ANN003
+        self.encoder_folder, self.rows, self.folder = encoder_folder, rows, tmp_path
+        self.settings = replace(SETTINGS, **settings)
+
+    def run(self, checkpoints: Checkpoints | None = None, **options):  # noqa: ANN003, ANN202
+        torch.manual_seed(0)
+        model = QuestModel.from_encoder(
+            self.encoder_folder, n_kinds=2, pooling="mean", metadata_width=self.rows.metadata.shape[1],
+            head_dropout=0.2,
+        )  # fmt: skip
+        notes: list[str] = []
+        history = fit_stages(
+            model, [FULL, HEAD], train_rows=self.rows, stop_rows=self.rows, collator=COLLATOR, settings=self.settings,
+            folder=self.folder / "fold", cache_folder=self.folder / "cache", checkpoints=checkpoints, notes=notes,
+            **options,
+        )  # fmt: skip
+        return model, history, notes
+
+
+@pytest.fixture
+def training(encoder_folder, rows, tmp_path):
+    return Training(encoder_folder, rows, tmp_path)
+
+
+def assert_same(one: QuestModel, other: QuestModel) -> None:
+    for (name, first), second in zip(one.named_parameters(), other.parameters(), strict=True):
+        np.testing.assert_allclose(first.detach(), second.detach(), atol=1e-6, err_msg=name)
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, n_steps: int, *, number: int = signal.SIGINT) -> None:
+    """Send a signal in the middle of a step, counted over all stages."""
+    original, seen = QuestTrainer._differentiate, [0]
+
+    def differentiate(self, model, inputs):
+        seen[0] += 1
+        if seen[0] == n_steps:
+            os.kill(os.getpid(), number)
+        return original(self, model, inputs)
+
+    monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
+
+
+@pytest.mark.parametrize("n_steps", [1, 2, 5, 6, 14, 15, 16, 20, 24, 25])
+def test_training_that_is_interrupted_at_any_step_ends_as_if_it_was_not(training, tmp_path, monkeypatch, n_steps):
+    expected, history, _ = training.run()
+    checkpoints = Checkpoints(tmp_path / "kept")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, n_steps)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(checkpoints)
+    before = time.monotonic()
+    model, resumed, notes = training.run(checkpoints)
+    assert notes == []
+    assert_same(expected, model)
+    assert len(resumed) == len(history)
+    for one, other in zip(resumed, history, strict=True):
+        for name in ("stage", "number", "step", "epoch", "loss", "eval_spearman", "eval_loss", "learning_rate"):
+            assert one.get(name) == pytest.approx(other.get(name), abs=1e-6), (name, one, other)
+    assert time.monotonic() > before
+
+
+@pytest.mark.parametrize("settings", [{"evaluate_every": 2}, {"accumulation": 2}, {"evaluate_every": 3, "patience": 2}])
+def test_evaluations_accumulation_and_patience_are_gone_on_with(encoder_folder, rows, tmp_path, monkeypatch, settings):
+    training = Training(encoder_folder, rows, tmp_path, **settings)
+    expected, history, _ = training.run()
+    for n_steps in (4, 7, 13):
+        checkpoints = Checkpoints(tmp_path / f"kept-{n_steps}")
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, n_steps)
+            with pytest.raises(KeyboardInterrupt):
+                training.run(checkpoints)
+        model, resumed, _ = training.run(checkpoints)
+        assert_same(expected, model)
+        assert [each.get("eval_spearman") for each in resumed] == [each.get("eval_spearman") for each in history]
+
+
+def test_training_may_be_interrupted_again_and_again(training, tmp_path, monkeypatch):
+    expected, _, _ = training.run()
+    checkpoints = Checkpoints(tmp_path / "kept")
+    for _ in range(5):
+        with monkeypatch.context() as patch:
+            interrupt_after(patch, 4)
+            with pytest.raises(KeyboardInterrupt):
+                training.run(checkpoints)
+    model, _, _ = training.run(checkpoints)
+    assert_same(expected, model)
+
+
+def test_finished_steps_are_not_computed_again(training, tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "kept")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 18)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(checkpoints)
+    computed = []
+    original = QuestTrainer._differentiate
+    monkeypatch.setattr(QuestTrainer, "_differentiate", lambda *given: computed.append(1) or original(*given))
+    training.run(checkpoints)
+    assert len(computed) == N_STEPS - 18
+    computed.clear()
+    training.run(checkpoints)  # all is done: only the predictions of the fold were missing
+    assert computed == []
+
+
+def test_process_that_is_killed_goes_on_from_its_last_checkpoint(training, tmp_path, monkeypatch):
+    expected, _, _ = training.run()
+    checkpoints = Checkpoints(tmp_path / "kept")
+    monkeypatch.setattr("questlib.training.keeper._SECONDS_PER_SECOND", 0)  # one after every step
+    with monkeypatch.context() as patch:
+        original, seen = QuestTrainer._differentiate, []
+
+        def die(self, model, inputs):
+            seen.append(1)
+            if len(seen) == 9:
+                raise MemoryError  # nothing is kept on the way out
+            return original(self, model, inputs)
+
+        patch.setattr(QuestTrainer, "_differentiate", die)
+        with pytest.raises(MemoryError):
+            training.run(checkpoints)
+    kept, _ = checkpoints.read()
+    assert len(kept.state["tape"]["losses"]) == 8
+    model, _, _ = training.run(checkpoints)
+    assert_same(expected, model)
+
+
+def test_damaged_checkpoint_is_named_and_the_one_before_it_leads_to_the_same_end(training, tmp_path, monkeypatch):
+    expected, _, _ = training.run()
+    checkpoints = Checkpoints(tmp_path / "kept")
+    monkeypatch.setattr("questlib.training.keeper._SECONDS_PER_SECOND", 0)
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, 9)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(checkpoints)
+    number = checkpoints.read()[0].state["number"]
+    (newest,) = (
+        each for each in (tmp_path / "kept").iterdir() if f'"number": {number}' in (each / "state.json").read_text()
+    )
+    with (newest / "state.safetensors").open("r+b") as stream:
+        stream.seek(5000)
+        stream.write(b"damage")
+    model, _, notes = training.run(checkpoints)
+    assert len(notes) == 1
+    assert f"the checkpoint kept/{newest.name} is damaged and not used" in notes[0]
+    assert_same(expected, model)
+
+
+def test_sigterm_is_kept_and_ends_the_process_with_its_status(training, tmp_path, monkeypatch):
+    checkpoints = Checkpoints(tmp_path / "kept")
+    interrupt_after(monkeypatch, 3, number=signal.SIGTERM)
+    with pytest.raises(SystemExit) as ended:
+        training.run(checkpoints)
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert len(checkpoints.read()[0].state["tape"]["losses"]) == 3
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_interruption_of_an_evaluation_keeps_the_step_before_it(training, tmp_path, monkeypatch):
+    expected, _, _ = training.run()
+    checkpoints = Checkpoints(tmp_path / "kept")
+    original, seen = QuestTrainer._score, []
+
+    def score(self, rows):
+        seen.append(1)
+        if len(seen) == 3:  # after the second epoch
+            os.kill(os.getpid(), signal.SIGINT)
+        return original(self, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(QuestTrainer, "_score", score)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(checkpoints)
+    assert len(checkpoints.read()[0].state["tape"]["losses"]) == 10
+    model, _, _ = training.run(checkpoints)
+    assert_same(expected, model)
+
+
+def test_checkpoints_cost_little(training, tmp_path, monkeypatch):
+    clock, written = [0.0], []
+    monkeypatch.setattr("questlib.training.keeper.time.monotonic", lambda: clock[0])
+
+    def write(self, checkpoint):
+        written.append(clock[0])
+        clock[0] += 2.0
+
+    class Second(TrainerCallback):
+        def on_step_begin(self, args, state, control, **_):  # noqa: ANN003
+            clock[0] += 30.0
+
+    monkeypatch.setattr(Checkpoints, "write", write)
+    original = QuestTrainer.__init__
+    monkeypatch.setattr(
+        QuestTrainer, "__init__",
+        lambda self, *, callbacks, **options: original(self, callbacks=[Second(), *callbacks], **options),
+    )  # fmt: skip
+    training.run(Checkpoints(tmp_path / "kept"))
+    assert len(written) >= 4
+    assert 2.0 * len(written) / clock[0] < 0.03  # the stages' own beginnings among them
+
+
+def test_checkpoint_that_finds_no_room_is_told_and_the_training_goes_on(training, tmp_path, monkeypatch, caplog):
+    def fail(tensors, path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("questlib.training.checkpoint.save_file", fail)
+    monkeypatch.setattr("questlib.training.keeper._SECONDS_PER_SECOND", 0)
+    with caplog.at_level(logging.WARNING, logger="questlib"):
+        _, history, _ = training.run(Checkpoints(tmp_path / "kept"))
+    assert history
+    assert "no checkpoint was kept" in caplog.text
+    assert "the disk must have room for state.safetensors, however it is full" in caplog.text
+
+
+# The pace
+
+
+def slow_down(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    original = QuestTrainer._differentiate
+
+    def differentiate(self, model, inputs):
+        time.sleep(seconds)
+        return original(self, model, inputs)
+
+    monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
+
+
+def test_slow_training_is_shortened_with_its_schedule_and_says_so(training, monkeypatch):
+    slow_down(monkeypatch, 0.1)
+    start = time.monotonic()
+    _, history, notes = training.run(deadline=start + 1.2)
+    assert time.monotonic() < start + 2.0
+    rates = [record["learning_rate"] for record in history if "learning_rate" in record and record["number"] == 0]
+    assert rates[-1] <= max(rates) / 2  # few steps, and they fall to the end all the same
+    assert any("of 15 steps fitted into the time" in note for note in notes)
+
+
+def test_training_with_time_is_the_training_without_a_deadline(training):
+    expected, _, _ = training.run()
+    model, _, notes = training.run(deadline=time.monotonic() + 1000)
+    assert notes == []
+    assert_same(expected, model)
+
+
+def test_training_without_any_time_left_keeps_the_weights_it_began_with(training):
+    model, history, notes = training.run(deadline=time.monotonic() - 1)
+    assert history == []
+    assert notes == ["stage full: left out, for want of time", "stage head: left out, for want of time"]
+    assert all(torch.isfinite(each).all() for each in model.parameters())
+
+
+def test_shortened_training_that_was_interrupted_ends_where_it_would_have(training, tmp_path, monkeypatch):
+    # The same changes of pace, taken from the tape.
+    checkpoints = Checkpoints(tmp_path / "kept")
+    with monkeypatch.context() as patch:
+        slow_down(patch, 0.1)
+        interrupt_after(patch, 5)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(checkpoints, deadline=time.monotonic() + 1.6)
+    ends = checkpoints.read()[0].state["tape"]["ends"]
+    assert ends
+    assert ends[0][1] < 15
+    _, history, notes = training.run(checkpoints)  # and no limit any more: as long as was asked
+    assert max(record["step"] for record in history if record["number"] == 0) == 15
+    assert notes == []
+
+
+# Faults
+
+
+def test_loss_that_is_not_finite_changes_nothing_and_ends_the_stage(training, monkeypatch):
+    original, seen = QuestTrainer._differentiate, []
+
+    def differentiate(self, model, inputs):
+        seen.append(1)
+        loss = original(self, model, inputs)
+        return loss * math.nan if len(seen) == 7 else loss
+
+    monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
+    model, history, notes = training.run()
+    assert notes == ["the loss was not finite at step 7: the stage ended, with the best weights so far"]
+    assert max(record["step"] for record in history if record["number"] == 0) == 7
+    assert any(record["number"] == 1 for record in history)
+    assert all(torch.isfinite(each).all() for each in model.parameters())
+
+
+def test_weights_that_are_not_finite_from_the_start_end_in_an_error(training, monkeypatch):
+    build = QuestModel.from_encoder.__func__
+
+    def spoilt(*given, **options):  # noqa: ANN002, ANN003
+        model = build(*given, **options)
+        with torch.no_grad():
+            next(model.body.parameters())[:] = math.nan
+        return model
+
+    monkeypatch.setattr(QuestModel, "from_encoder", classmethod(spoilt))
+    with pytest.raises(RuntimeError, match="every weight must be finite after training, however not in"):
+        training.run()
+
+
+def test_batch_that_memory_does_not_hold_is_halved_and_the_training_stays_the_same(training, monkeypatch, caplog):
+    expected, _, _ = training.run()
+    original = QuestModel.forward
+
+    def forward(self, **given):  # noqa: ANN003
+        if len(given["metadata"]) > 1 and torch.is_grad_enabled():
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
+        return original(self, **given)
+
+    monkeypatch.setattr(QuestModel, "forward", forward)
+    with caplog.at_level(logging.WARNING, logger="questlib"):
+        model, _, notes = training.run()
+    assert "memory did not suffice for a batch (CUDA out of memory): it is computed in 2 parts" in notes
+    assert "memory did not suffice" in caplog.text
+    # Dropout draws other numbers for other parts: the same steps, not the same weights.
+    assert all(torch.isfinite(each).all() for each in model.parameters())
+    assert len(list(expected.parameters())) == len(list(model.parameters()))
+
+
+def test_prediction_that_memory_does_not_hold_is_halved_and_stays_the_same(model, rows, monkeypatch):
+    from questlib.model.prediction import predict
+
+    expected = predict(model, rows, COLLATOR, batch_size=8, precision="fp32")
+    original, sizes = QuestModel.forward, []
+
+    def forward(self, **given):  # noqa: ANN003
+        sizes.append(len(given["metadata"]))
+        if sizes[-1] > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return original(self, **given)
+
+    monkeypatch.setattr(QuestModel, "forward", forward)
+    np.testing.assert_allclose(predict(model, rows, COLLATOR, batch_size=8, precision="fp32"), expected, atol=1e-6)
+    assert max(sizes) > 1
+
+
+def test_keeper_without_a_place_keeps_nothing(model):
+    from questlib.training.best_weights import BestWeights
+
+    best = BestWeights(patience=0, threshold=0.0)
+    keeper = Keeper(None, model=model, best=best, history=[], notes=[])
+    assert keeper.begin_stage(1).losses == []
+    assert toy.STAGE.name == "full"

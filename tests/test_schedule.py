@@ -1,0 +1,142 @@
+"""A run under a time limit: planned from what was measured, kept to, and told."""
+
+import time
+from dataclasses import replace
+
+import pytest
+import toy
+
+from questlib.clock import Clock
+from questlib.data import read_tables
+from questlib.folds import train_members
+from questlib.plan import NOTHING, Share, Speed
+from questlib.recipe import LexicalRecipe, Recipe
+from questlib.report import summarize_course
+from questlib.run_folder import TIMELINE, read_json
+from questlib.schedule import Schedule
+from questlib.standing import Standing
+from questlib.tasks import FinishedFold, FoldTask
+from questlib.training.trainer import QuestTrainer
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """A device whose every step takes 0.05 s more."""
+    original = QuestTrainer._differentiate
+
+    def differentiate(self, model, inputs):
+        time.sleep(0.05)
+        return original(self, model, inputs)
+
+    monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
+
+
+@pytest.fixture
+def long_recipe(encoder_folder) -> Recipe:
+    """Two folds of a hundred epochs, three steps each: half a minute on the slow device."""
+    member = toy.build_recipe(encoder_folder, stages=(replace(toy.STAGE, epochs=100.0),), folds_to_train=2)
+    settings = replace(member.settings, patience=0, evaluate_every=100)
+    return Recipe(members=(replace(member, settings=settings), LexicalRecipe(folds_to_train=2)), folds=3)
+
+
+def run_limited(recipe, toy_folder, tmp_path, *, seconds: float):
+    run_folder = tmp_path / "run"
+    begun = time.time()
+    clock = Clock(run_folder, limit_minutes=seconds / 60, session_start=begun)
+    tables = read_tables(str(toy_folder))
+    submission = train_members(tables, recipe, run_folder=run_folder, cache_folder=tmp_path / "cache", clock=clock)
+    return time.time() - begun, submission, read_json(run_folder / TIMELINE)
+
+
+def test_run_ends_within_its_limit_and_says_what_it_planned_and_what_it_left_out(
+    slow, long_recipe, toy_folder, tmp_path
+):
+    took, submission, timeline = run_limited(long_recipe, toy_folder, tmp_path, seconds=25)
+    assert len(submission) == 6
+    assert took < 25
+    first, *_ = timeline["plan"]
+    assert first["plan"].startswith("fits: ")
+    assert " of 100 epochs of toy, 2 folds of lexical; ends at minute 0" in first["plan"]
+    assert timeline["limit_seconds"] == 25
+    table = summarize_course(tmp_path / "run")
+    assert table["what"].tolist()[0] == "time limit 0.416667 min"
+    assert first["plan"] in table["what"].tolist()
+    recipe = read_json(tmp_path / "run" / "members" / "toy" / "fold-0" / "recipe.json")
+    assert recipe["stages"][0]["epochs"] < 100  # the schedule was made for what really ran
+
+
+def test_limit_that_is_too_short_for_anything_leaves_what_stood(slow, long_recipe, toy_folder, tmp_path):
+    took, submission, timeline = run_limited(long_recipe, toy_folder, tmp_path, seconds=4)
+    assert len(submission) == 6
+    assert took < 15
+    assert any(
+        note["note"].startswith("left out, for want of time: toy, fold 0, toy, fold 1") for note in timeline["notes"]
+    )
+
+
+def test_higher_limit_extends_the_run(long_recipe, toy_folder, tmp_path):
+    run_limited(long_recipe, toy_folder, tmp_path, seconds=1)
+    assert "toy" not in read_json(tmp_path / "run" / "ensemble.json")["folds"]
+    _, _, timeline = run_limited(long_recipe, toy_folder, tmp_path, seconds=600)
+    assert len(timeline["earlier"]) == 1
+    assert read_json(tmp_path / "run" / "ensemble.json")["folds"]["toy"] == [0, 1]
+
+
+@pytest.fixture
+def schedule(toy_folder, long_recipe, tmp_path):
+    """A schedule under a limit of 1000 s, and its two slow folds."""
+    tables = read_tables(str(toy_folder))
+    clock = Clock(tmp_path / "run", limit_minutes=1000 / 60)
+    standing = Standing(tables, long_recipe, run_folder=tmp_path / "run", clock=clock)
+    made = Schedule(long_recipe, clock=clock, standing=standing)
+    tasks = [
+        FoldTask(
+            member=long_recipe.members[0], fold=fold, fold_of_row=[], tables=tables, run_folder=tmp_path / "run",
+            cache_folder=tmp_path / "cache",
+        )
+        for fold in range(2)
+    ]  # fmt: skip
+    return made, [replace(task, fold_of_row=tables.train.index.to_numpy() % 3) for task in tasks]
+
+
+def speed(seconds_per_epoch: float) -> Speed:
+    return Speed(before=0.0, stages=(0.0,), epochs=(seconds_per_epoch,), row=0.0, after=0.0)
+
+
+def test_what_fits_is_planned_whole(schedule):
+    made, tasks = schedule
+    made.speeds["toy"] = speed(1.0)
+    planned = made.plan(tasks, running=[], n_devices=1)
+    assert planned.share == Share(epochs=1.0)
+    # The fold may run into the time that is left over, but not into that of the next one.
+    assert planned.deadline - time.monotonic() == pytest.approx(1000 - 100 - 8, abs=5)
+
+
+def test_what_does_not_fit_is_shortened(schedule):
+    made, tasks = schedule
+    made.speeds["toy"] = speed(7.0)
+    planned = made.plan(tasks, running=[], n_devices=1)
+    assert 0.5 < planned.share.epochs < 0.8
+    made.speeds["toy"] = speed(100.0)
+    assert made.plan(tasks, running=[], n_devices=1).share.first_stage_alone
+
+
+def test_fold_that_was_slower_than_a_few_steps_told_makes_the_next_one_shorter(schedule):
+    made, tasks = schedule
+    made.speeds["toy"] = speed(4.0)
+    first = made.plan(tasks, running=[], n_devices=1)
+    assert first.share == Share(epochs=1.0)
+    made.learn(first, FinishedFold(fit_seconds=1200.0, predict_seconds=0.0, notes=[]))
+    second = made.plan(tasks[1:], running=[], n_devices=1)
+    assert second.share.epochs < 1.0
+    assert second.share != NOTHING
+
+
+def test_without_a_limit_nothing_is_measured_and_all_is_trained(toy_folder, tmp_path, toy_recipe, monkeypatch):
+    monkeypatch.setattr("questlib.folds.measure_fold", None)
+    run_folder = tmp_path / "run"
+    tables = read_tables(str(toy_folder))
+    train_members(tables, toy_recipe, run_folder=run_folder, cache_folder=tmp_path / "cache", clock=Clock(run_folder))
+    timeline = read_json(run_folder / TIMELINE)
+    assert timeline["plan"] == timeline["notes"] == []
+    assert "limit_seconds" not in timeline
