@@ -12,21 +12,26 @@ logger = logging.getLogger(__name__)
 
 # Seconds since the epoch; set by what starts a kernel, so that the session counts from there.
 SESSION_START = "QUESTLIB_SESSION_START"
+_LONGEST_START = 600.0
 
 
 def find_session_start() -> float:
     """Tell when the session began, in seconds since the epoch.
 
-    It is when the command was given that runs the notebook, on Kaggle when the container started; else this process.
+    It is when the command was given that runs the notebook, on Kaggle when the runner or its container started; else
+    when this process did.
     """
     import psutil
 
     if SESSION_START in os.environ:
         return float(os.environ[SESSION_START])
     process = psutil.Process()
+    start = process.create_time()
     if os.environ.get("KAGGLE_KERNEL_RUN_TYPE") == "Batch":
-        process = [process, *process.parents()][-1]
-    return process.create_time()
+        # A container that had waited for longer than a runner takes to start a kernel is older than its session.
+        times = (each.create_time() for each in process.parents())
+        return min((each for each in times if start - each < _LONGEST_START), default=start)
+    return start
 
 
 class Clock:

@@ -55,7 +55,7 @@ class Combination:
 
 def combine_members(
     tables: Tables, finished: Mapping[str, Sequence[int]], *, run_folder: Path, leaks: bool
-) -> Combination:
+) -> Combination | None:
     """Fit the ensemble on the out-of-fold predictions, score it nested, and apply it to the test.
 
     Args:
@@ -63,12 +63,18 @@ def combine_members(
         finished: The finished folds by member.
         run_folder: Holds them.
         leaks: Whether the split leaks; said in the protocol.
+
+    Returns:
+        None where the folds hold too few questions to fit on some and to score others: one question has no rank.
     """
     members = {name: read_member(run_folder, name, folds=folds, tables=tables) for name, folds in finished.items()}
     first = next(iter(members.values()))
     known = np.logical_and.reduce([member.known for member in members.values()])
     train, folds = tables.train[known], first.fold_of_row[known]
     targets, questions = train[list(TARGETS)].to_numpy(dtype=np.float64), question_of(train)
+    by_fold = [len(np.unique(questions[folds == fold])) for fold in np.unique(folds)]
+    if max(by_fold) < 2 or (len(by_fold) == 1 and _count_parts(questions) < 2):
+        return None
     hosts, test_hosts = train["host"].to_numpy(dtype=str), tables.test["host"].to_numpy(dtype=str)
     out_of_fold = {name: member.out_of_fold[known] for name, member in members.items()}
     split = "rows split at random, which LEAKS: the score reads too high" if leaks else "folds grouped by question"
@@ -183,7 +189,7 @@ def _predict_nested(
     # The rows of each part, and what is predicted for them by each member, by blend and ties fitted on the other parts.
     parts = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
     if len(parts) == 1:
-        splitter = GroupKFold(_PARTS_OF_ONE_FOLD, shuffle=True, random_state=0)
+        splitter = GroupKFold(_count_parts(questions), shuffle=True, random_state=0)
         parts = [part for _, part in splitter.split(questions, groups=questions)]
     nested = []
     for part in parts:
@@ -198,6 +204,10 @@ def _predict_nested(
         blended, tied = (step(here, hosts=hosts[part]) for step in (ensemble.blend, ensemble.transform))
         nested.append((part, here | {"blended": blended, "tied": tied}))
     return nested
+
+
+def _count_parts(questions: npt.NDArray) -> int:
+    return min(_PARTS_OF_ONE_FOLD, len(np.unique(questions)) // 2)  # one question has no rank
 
 
 def _score_parts(

@@ -8,6 +8,7 @@ import pandas as pd
 
 from questlib.clock import Clock
 from questlib.data import Tables, read_table
+from questlib.predictions import read_member
 from questlib.ranks import FloatArray
 from questlib.recipe import Recipe
 from questlib.run_folder import ENSEMBLE, SCORES, SUBMISSION, TIED, read_json, write_json
@@ -46,7 +47,12 @@ class Standing:
         return (self._folder / SUBMISSION).is_file()
 
     def read(self) -> pd.DataFrame:
-        """Read it."""
+        """Read it, once there is an ensemble that it stands on."""
+        if not (self._folder / ENSEMBLE).is_file():
+            raise ValueError(
+                f"the finished folds must hold two questions in one of them, or four in the only one, to be scored, "
+                f"however they do not: {self.finished}; give more questions, or train more folds"
+            )
         return read_table(self._folder / SUBMISSION, columns=(ID, *TARGETS))
 
     def stand_in(self, predictions: FloatArray) -> None:
@@ -67,6 +73,11 @@ class Standing:
         start = time.monotonic()
         usable = self._choose()
         candidate = combine_members(self._tables, usable, run_folder=self._folder, leaks=self._recipe.leaks)
+        if candidate is None:
+            if not self.is_there:
+                name, folds = next(iter(usable.items()))
+                self.stand_in(read_member(self._folder, name, folds=folds, tables=self._tables).test)
+            return
         names = ", ".join(f"{name} {len(folds)}" for name, folds in usable.items())
         if self.is_there and (self._folder / ENSEMBLE).is_file() and (self._folder / TIED).is_file():
             gain, error, n_questions = compare(self._tables, self._folder / TIED, candidate)

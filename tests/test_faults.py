@@ -271,6 +271,23 @@ def test_one_call_on_one_device_is_made_here_and_others_in_processes_of_their_ow
     assert len(set(found.values())) == 2
 
 
+def test_fold_of_too_few_questions_waits_for_the_next_one_and_stands_in_until_then(train_toy, lexical_recipe):
+    # 14 questions in seven folds: two in each, of which nothing can be both fitted on and scored.
+    recipe = replace(lexical_recipe, folds=7)
+    run = train_toy(recipe)
+    steps = [step["step"] for step in read_json(run.run_folder / TIMELINE)["steps"]]
+    assert steps[:3] == ["lexical, fold 0", "submission that stands in", "lexical, fold 1"]
+    assert read_json(run.run_folder / "ensemble.json")["folds"] == {"lexical": [0, 1]}
+
+
+def test_run_whose_only_fold_holds_too_few_questions_says_so(train_toy, lexical_recipe):
+    alone = replace(lexical_recipe, members=(replace(lexical_recipe.members[0], folds_to_train=1),), folds=7)
+    with pytest.raises(
+        ValueError, match="must hold two questions in one of them, or four in the only one, to be scored"
+    ):
+        train_toy(alone)
+
+
 def test_combination_of_one_member_is_one_member(trained):
     found = combine_members(trained.tables, {"lexical": [0]}, run_folder=trained.run_folder, leaks=False)
     assert list(found.ensemble["folds"]) == ["lexical"]

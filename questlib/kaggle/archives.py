@@ -45,7 +45,7 @@ def unpack(archive: Path, target: Path) -> None:
 
 def _check(archive: Path, name: str, *, is_plain: bool) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[:1]:
+    if path.is_absolute() or ".." in path.parts or any(part.endswith(":") for part in path.parts[:1]):
         raise ValueError(f"every entry of {archive.name} must stay in its folder, however: {name!r}")
     if not is_plain:
         raise ValueError(f"every entry of {archive.name} must be a file or a folder, however: {name!r}")
