@@ -93,9 +93,9 @@ def list_children(process: subprocess.Popen) -> list[psutil.Process]:
         return []
 
 
-def break_run(out: Path, encoder: Path, *, after: float, how: str) -> tuple[str, float]:
+def break_run(out: Path, encoder: Path, *, after: float, how: str, **changes: str) -> tuple[str, float]:
     """Start a run, end it after some seconds, and tell what was wrong and how long the end took."""
-    process = start(out, encoder)
+    process = start(out, encoder, **changes)
     time.sleep(after)
     children = list_children(process)
     begun = time.monotonic()
@@ -117,11 +117,11 @@ def break_run(out: Path, encoder: Path, *, after: float, how: str) -> tuple[str,
     return find_submission_fault(out), took
 
 
-def stress_kills(folder: Path, encoder: Path, *, n_kills: int, seed: int) -> Iterator[dict]:
+def stress_kills(folder: Path, encoder: Path, *, n_kills: int, seed: int, **changes: str) -> Iterator[dict]:
     """Kill runs at random moments, go on with each, and compare with a run that was left alone."""
     whole = folder / "whole"
     begun = time.monotonic()
-    if start(whole, encoder).wait() != 0:
+    if start(whole, encoder, **changes).wait() != 0:
         raise RuntimeError(f"the run that is left alone must succeed; see {whole.with_suffix('.log')}")
     seconds = time.monotonic() - begun
     sys.stdout.write(f"a run that is left alone takes {seconds:.1f} s\n")
@@ -130,9 +130,9 @@ def stress_kills(folder: Path, encoder: Path, *, n_kills: int, seed: int) -> Ite
         out = folder / f"killed-{number}"
         how = draw.choice(["kill", "kill", "kill the kernel", "SIGINT", "SIGTERM"])
         after = draw.uniform(0.5, 0.95 * seconds)
-        fault, took = break_run(out, encoder, after=after, how=how)
+        fault, took = break_run(out, encoder, after=after, how=how, **changes)
         stood = (out / SUBMISSION).exists()
-        status = start(out, encoder).wait()
+        status = start(out, encoder, **changes).wait()
         fault = fault or (f"status {status} when gone on with" if status else find_difference(out, whole))
         yield {"kind": "killed", "how": how, "after": after, "took": took, "stood": stood, "fault": fault}
         if not fault:

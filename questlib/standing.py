@@ -40,6 +40,7 @@ class Standing:
         self.clock = clock
         self.finished: dict[str, list[int]] = {}
         self.seconds = 0.0
+        self._refusal: ValueError | None = None  # of the last submission that could not be made
 
     @property
     def is_there(self) -> bool:
@@ -49,6 +50,8 @@ class Standing:
     def read(self) -> pd.DataFrame:
         """Read it, once there is an ensemble that it stands on."""
         if not (self._folder / ENSEMBLE).is_file():
+            if self._refusal is not None:
+                raise self._refusal
             raise ValueError(
                 f"the finished folds must hold two questions in one of them, or four in the only one, to be scored, "
                 f"however they do not: {self.finished}; give more questions, or train more folds"
@@ -56,9 +59,9 @@ class Standing:
         return read_table(self._folder / SUBMISSION, columns=(ID, *TARGETS))
 
     def stand_in(self, predictions: FloatArray) -> None:
-        """Let predictions of the test, (n_test, 30), stand until there is an ensemble."""
-        self._write(predictions)
-        self.clock.finish_step("submission that stands in")
+        """Let predictions of the test, (n_test, 30), stand until there is an ensemble, if they can be submitted."""
+        if self._write(predictions):
+            self.clock.finish_step("submission that stands in")
 
     def add(self, member: str, fold: int) -> None:
         """Take in a finished fold."""
@@ -89,8 +92,8 @@ class Standing:
                 self._finish(start, names)
                 return
             logger.info("the submission is replaced: with folds of %s it gains %s", names, told)
-        candidate.write(self._folder)
-        self._write(candidate.test)
+        if self._write(candidate.test):
+            candidate.write(self._folder)
         self._finish(start, names)
 
     def _finish(self, start: float, names: str) -> None:
@@ -109,6 +112,13 @@ class Standing:
                 self.clock.note(f"{member.name} shares no finished fold with {', '.join(usable)} and is not blended")
         return usable
 
-    def _write(self, predictions: FloatArray) -> None:
-        sample = self._tables.sample_submission
-        write_submission(self._folder / SUBMISSION, predictions, ids=self._tables.test[ID], sample_submission=sample)
+    def _write(self, predictions: FloatArray) -> bool:
+        # What cannot be submitted now, such as a column that few folds leave constant, may be when there are more.
+        sample, path = self._tables.sample_submission, self._folder / SUBMISSION
+        try:
+            write_submission(path, predictions, ids=self._tables.test[ID], sample_submission=sample)
+        except ValueError as error:
+            self._refusal = error
+            logger.info("no submission of this yet: %s", error)
+            return False
+        return True

@@ -8,7 +8,7 @@ import pytest
 import torch
 import toy
 
-from questlib import folds, tasks
+from questlib import folds, standing, tasks
 from questlib.clock import Clock
 from questlib.data import read_tables
 from questlib.folds import train_members
@@ -250,11 +250,9 @@ def test_without_a_quick_member_another_stands_in_until_a_fold_is_finished(train
 def test_member_that_shares_no_fold_with_the_others_is_not_blended(trained, toy_recipe):
     from questlib.standing import Standing
 
-    standing = Standing(
-        trained.tables, toy_recipe, run_folder=trained.run_folder, clock=Clock(trained.run_folder / "x")
-    )
-    standing.finished = {"toy": [1], "lexical": [0]}
-    assert standing._choose() == {"toy": [1]}
+    stands = Standing(trained.tables, toy_recipe, run_folder=trained.run_folder, clock=Clock(trained.run_folder / "x"))
+    stands.finished = {"toy": [1], "lexical": [0]}
+    assert stands._choose() == {"toy": [1]}
 
 
 def test_one_call_on_one_device_is_made_here_and_others_in_processes_of_their_own():
@@ -278,6 +276,25 @@ def test_fold_of_too_few_questions_waits_for_the_next_one_and_stands_in_until_th
     steps = [step["step"] for step in read_json(run.run_folder / TIMELINE)["steps"]]
     assert steps[:3] == ["lexical, fold 0", "submission that stands in", "lexical, fold 1"]
     assert read_json(run.run_folder / "ensemble.json")["folds"] == {"lexical": [0, 1]}
+
+
+def test_first_fold_that_leaves_a_column_constant_waits_for_the_next(train_toy, lexical_recipe, monkeypatch):
+    written, write = [], standing.write_submission
+
+    def refuse_first(path, predictions, **options):  # noqa: ANN003
+        written.append(path)
+        if len(written) == 1:
+            predictions = predictions * 0
+        return write(path, predictions, **options)
+
+    monkeypatch.setattr(standing, "write_submission", refuse_first)
+    run = train_toy(lexical_recipe)
+    assert len(written) == 2
+    assert read_json(run.run_folder / "ensemble.json")["folds"] == {"lexical": [0, 1]}
+    monkeypatch.setattr(standing, "write_submission", lambda path, predictions, **o: write(path, predictions * 0, **o))
+    (run.run_folder / "ensemble.json").unlink()
+    with pytest.raises(ValueError, match="no column may be constant"):
+        train_toy(lexical_recipe)
 
 
 def test_run_whose_only_fold_holds_too_few_questions_says_so(train_toy, lexical_recipe):

@@ -25,11 +25,12 @@ def folder(tmp_path, monkeypatch):
 def test_runs_that_are_ended_at_any_moment_leave_a_valid_submission_and_end_as_if_nothing_had_happened(
     folder, encoder_folder
 ):
-    results = list(stress.stress_kills(folder, encoder_folder, n_kills=2, seed=3))
-    assert [result["fault"] for result in results] == ["", ""]
+    changes = {"stages.full.epochs": "4", "folds_to_train": "1"}
+    results = list(stress.stress_kills(folder, encoder_folder, n_kills=1, seed=3, **changes))
+    assert [result["fault"] for result in results] == [""]
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGTERM, 143)])
 def test_signal_ends_a_run_in_seconds_with_the_command_that_goes_on(folder, encoder_folder, number, status):
     out = folder / "run"
     process = subprocess.Popen(

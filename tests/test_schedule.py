@@ -33,9 +33,9 @@ def slow(monkeypatch):
 
 @pytest.fixture
 def long_recipe(encoder_folder) -> Recipe:
-    """Two folds of a hundred epochs, three steps each: half a minute on the slow device."""
-    member = toy.build_recipe(encoder_folder, stages=(replace(toy.STAGE, epochs=100.0),), folds_to_train=2)
-    settings = replace(member.settings, patience=0, evaluate_every=100)
+    """Two folds of forty epochs, three steps each: a quarter of a minute on the slow device."""
+    member = toy.build_recipe(encoder_folder, stages=(replace(toy.STAGE, epochs=40.0),), folds_to_train=2)
+    settings = replace(member.settings, patience=0, evaluate_every=40)
     return Recipe(members=(replace(member, settings=settings), LexicalRecipe(folds_to_train=2)), folds=3)
 
 
@@ -51,18 +51,18 @@ def run_limited(recipe, toy_folder, tmp_path, *, seconds: float):
 def test_run_ends_within_its_limit_and_says_what_it_planned_and_what_it_left_out(
     slow, long_recipe, toy_folder, tmp_path
 ):
-    took, submission, timeline = run_limited(long_recipe, toy_folder, tmp_path, seconds=25)
+    took, submission, timeline = run_limited(long_recipe, toy_folder, tmp_path, seconds=15)
     assert len(submission) == 6
-    assert took < 25
+    assert took < 15
     first, *_ = timeline["plan"]
     assert first["plan"].startswith("fits: ")
-    assert " of 100 epochs of toy, 2 folds of lexical; ends at minute 0" in first["plan"]
-    assert timeline["limit_seconds"] == 25
+    assert " of 40 epochs of toy, 2 folds of lexical; ends at minute 0" in first["plan"]
+    assert timeline["limit_seconds"] == 15
     table = summarize_course(tmp_path / "run")
-    assert table["what"].tolist()[0] == "time limit 0.416667 min"
+    assert table["what"].tolist()[0] == "time limit 0.25 min"
     assert first["plan"] in table["what"].tolist()
     recipe = read_json(tmp_path / "run" / "members" / "toy" / "fold-0" / "recipe.json")
-    assert recipe["stages"][0]["epochs"] < 100  # the schedule was made for what really ran
+    assert recipe["stages"][0]["epochs"] < 40  # the schedule was made for what really ran
 
 
 def test_limit_that_is_too_short_for_anything_leaves_what_stood(slow, long_recipe, toy_folder, tmp_path):
@@ -105,7 +105,7 @@ def speed(seconds_per_epoch: float) -> Speed:
 
 def test_what_fits_is_planned_whole(schedule):
     made, tasks = schedule
-    made.speeds["toy"] = speed(1.0)
+    made.speeds["toy"] = speed(2.5)
     planned = made.plan(tasks, running=[], n_devices=1)
     assert planned.share == Share(epochs=1.0)
     # The fold may run into the time that is left over, but not into that of the next one.
@@ -114,16 +114,16 @@ def test_what_fits_is_planned_whole(schedule):
 
 def test_what_does_not_fit_is_shortened(schedule):
     made, tasks = schedule
-    made.speeds["toy"] = speed(7.0)
+    made.speeds["toy"] = speed(17.5)
     planned = made.plan(tasks, running=[], n_devices=1)
     assert 0.5 < planned.share.epochs < 0.8
-    made.speeds["toy"] = speed(100.0)
+    made.speeds["toy"] = speed(250.0)
     assert made.plan(tasks, running=[], n_devices=1).share.first_stage_alone
 
 
 def test_fold_that_was_slower_than_a_few_steps_told_makes_the_next_one_shorter(schedule):
     made, tasks = schedule
-    made.speeds["toy"] = speed(4.0)
+    made.speeds["toy"] = speed(10.0)
     first = made.plan(tasks, running=[], n_devices=1)
     assert first.share == Share(epochs=1.0)
     made.learn(first, FinishedFold(fit_seconds=1200.0, predict_seconds=0.0, notes=[]))
