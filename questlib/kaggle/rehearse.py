@@ -246,7 +246,7 @@ def _shorten_limit(text: str) -> str:
         text,
         lambda values: {
             "time_limit_minutes": SHORT_LIMIT_SECONDS / 60,
-            "stages": [stage | {"epochs": 1000 * stage["epochs"]} for stage in values["stages"]],
+            "stages": [stage | {"epochs": 300.0} for stage in values["stages"]],
             "patience": 0,
         },
     )
