@@ -247,10 +247,10 @@ def test_without_a_quick_member_another_stands_in_until_a_fold_is_finished(train
     assert list(read_json(run.run_folder / "ensemble.json")["folds"]) == ["toy"]
 
 
-def test_member_that_shares_no_fold_with_the_others_is_not_blended(trained, toy_recipe):
+def test_member_that_shares_no_fold_with_the_others_is_not_blended(trained, toy_recipe, tmp_path):
     from questlib.standing import Standing
 
-    stands = Standing(trained.tables, toy_recipe, run_folder=trained.run_folder, clock=Clock(trained.run_folder / "x"))
+    stands = Standing(trained.tables, toy_recipe, run_folder=trained.run_folder, clock=Clock(tmp_path))
     stands.finished = {"toy": [1], "lexical": [0]}
     assert stands._choose() == {"toy": [1]}
 
