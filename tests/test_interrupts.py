@@ -22,10 +22,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_runs_that_are_ended_at_any_moment_leave_a_valid_submission_and_end_as_if_nothing_had_happened(
-    folder, encoder_folder
-):
-    changes = {"stages.full.epochs": "4", "folds_to_train": "1"}
+def test_run_that_is_killed_leaves_a_valid_submission_and_ends_as_if_nothing_had_happened(folder, encoder_folder):
+    changes = {"stages.full.epochs": "2", "stages.head.epochs": "1", "folds_to_train": "1", "evaluate_every": "0"}
     results = list(stress.stress_kills(folder, encoder_folder, n_kills=1, seed=3, **changes))
     assert [result["fault"] for result in results] == [""]
 

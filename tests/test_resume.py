@@ -74,7 +74,7 @@ def test_run_that_was_ended_between_folds_is_the_run_that_was_not(go_on, toy_rec
     expected = go_on(toy_recipe)
     before = content_of(tmp_path / "run")
     shutil.rmtree(tmp_path / "run")
-    for n_folds in (1, 1, 1):
+    for n_folds in (1, 2):
         calls.clear()
 
         def end(task, n_folds=n_folds):
@@ -104,11 +104,11 @@ def test_damaged_fold_is_named_and_trained_again(go_on, toy_recipe, calls, tmp_p
     )
 
 
-def test_more_folds_extend_the_run(go_on, toy_recipe, calls, tmp_path):
-    go_on(toy_recipe)
+def test_more_folds_extend_the_run(go_on, lexical_recipe, calls, tmp_path):
+    go_on(lexical_recipe)
     calls.clear()
-    toy_member, lexical = toy_recipe.members
-    go_on(replace(toy_recipe, members=(toy_member, replace(lexical, folds_to_train=3))))
+    (lexical,) = lexical_recipe.members
+    go_on(replace(lexical_recipe, members=(replace(lexical, folds_to_train=3),)))
     assert calls == ["lexical, fold 2"]
     assert sorted(path.name for path in (tmp_path / "run" / "members" / "lexical").iterdir()) == [
         "fold-0",

@@ -73,7 +73,7 @@ def interrupt_after(monkeypatch: pytest.MonkeyPatch, n_steps: int, *, number: in
     monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
 
 
-@pytest.mark.parametrize("n_steps", [1, 5, 8, 15, 16, 25])
+@pytest.mark.parametrize("n_steps", [1, 8, 15, 16, 25])
 def test_training_that_is_interrupted_at_any_step_ends_as_if_it_was_not(training, tmp_path, monkeypatch, n_steps):
     expected, history, _ = training.run()
     checkpoints = Checkpoints(tmp_path / "kept")
@@ -96,7 +96,7 @@ def test_training_that_is_interrupted_at_any_step_ends_as_if_it_was_not(training
 def test_evaluations_accumulation_and_patience_are_gone_on_with(encoder_folder, rows, tmp_path, monkeypatch, settings):
     training = Training(encoder_folder, rows, tmp_path, **settings)
     expected, history, _ = training.run()
-    for n_steps in (4, 13):
+    for n_steps in (7,):
         checkpoints = Checkpoints(tmp_path / f"kept-{n_steps}")
         with monkeypatch.context() as patch:
             interrupt_after(patch, n_steps)
