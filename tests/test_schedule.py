@@ -51,18 +51,21 @@ def run_limited(recipe, toy_folder, tmp_path, *, seconds: float):
 def test_run_ends_within_its_limit_and_says_what_it_planned_and_what_it_left_out(
     slow, long_recipe, toy_folder, tmp_path
 ):
-    took, submission, timeline = run_limited(long_recipe, toy_folder, tmp_path, seconds=15)
+    member, lexical = long_recipe.members
+    member = replace(member, stages=(replace(toy.STAGE, epochs=400.0),))
+    recipe = replace(long_recipe, members=(member, lexical))
+    took, submission, timeline = run_limited(recipe, toy_folder, tmp_path, seconds=30)
     assert len(submission) == 6
-    assert took < 15
+    assert took < 30
     first, *_ = timeline["plan"]
     assert first["plan"].startswith("fits: ")
-    assert " of 40 epochs of toy, 2 folds of lexical; ends at minute 0" in first["plan"]
-    assert timeline["limit_seconds"] == 15
+    assert " of 400 epochs of toy, 2 folds of lexical; ends at minute 0" in first["plan"]
+    assert timeline["limit_seconds"] == 30
     table = summarize_course(tmp_path / "run")
-    assert table["what"].tolist()[0] == "time limit 0.25 min"
+    assert table["what"].tolist()[0] == "time limit 0.5 min"
     assert first["plan"] in table["what"].tolist()
     recipe = read_json(tmp_path / "run" / "members" / "toy" / "fold-0" / "recipe.json")
-    assert recipe["stages"][0]["epochs"] < 40  # the schedule was made for what really ran
+    assert recipe["stages"][0]["epochs"] < 400  # the schedule was made for what really ran
 
 
 def test_limit_that_is_too_short_for_anything_leaves_what_stood(slow, long_recipe, toy_folder, tmp_path):
