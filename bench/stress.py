@@ -222,18 +222,15 @@ def main() -> int:
     import toy
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    results = []
     with make_place(parsed.folder) as folder:
         encoder = folder / "tiny"
         encoder.mkdir(exist_ok=True)
         toy.write_encoder(encoder)
-        for result in (
-            *(),
+        results = [
             *_told(stress_kills(folder, encoder, n_kills=parsed.kills, seed=parsed.seed)),
             *_told(stress_disk(folder, encoder)),
             *_told(stress_limits(folder, encoder, n_runs=parsed.limits, seed=parsed.seed)),
-        ):
-            results.append(result)
+        ]
     if parsed.json:
         parsed.json.parent.mkdir(parents=True, exist_ok=True)
         parsed.json.write_text(json.dumps(results, indent=1) + "\n")

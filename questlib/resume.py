@@ -23,14 +23,24 @@ def keep_inputs(run_folder: Path, recipe: Recipe, tables: Tables) -> None:
     Raises:
         ValueError: If the folder holds a run that was made from something else; the differences are named.
     """
-    refuse_changed(run_folder, recipe, tables)
+    inputs = _hash_inputs(recipe, tables)
+    _refuse_changed(run_folder, recipe, inputs)
     write_json(run_folder / RECIPE, recipe.to_dict())
-    write_json(run_folder / INPUTS, _hash_inputs(recipe, tables))
+    write_json(run_folder / INPUTS, inputs)
 
 
 def refuse_changed(run_folder: Path, recipe: Recipe, tables: Tables) -> None:
     """Refuse to go on with a run that was made from something else; a folder without a run passes."""
-    if not (run_folder / RECIPE).is_file() or not (run_folder / INPUTS).is_file():
+    if _holds_run(run_folder):
+        _refuse_changed(run_folder, recipe, _hash_inputs(recipe, tables))
+
+
+def _holds_run(run_folder: Path) -> bool:
+    return (run_folder / RECIPE).is_file() and (run_folder / INPUTS).is_file()
+
+
+def _refuse_changed(run_folder: Path, recipe: Recipe, inputs: Mapping[str, Any]) -> None:
+    if not _holds_run(run_folder):
         return
     # Where encoders lie may change; what they hold is told by their hashes.
     began = Recipe.from_dict(read_json(run_folder / RECIPE))
@@ -40,7 +50,7 @@ def refuse_changed(run_folder: Path, recipe: Recipe, tables: Tables) -> None:
         for name in before | after
         if before.get(name) != after.get(name) and not _has_grown(name, before, after)
     ]
-    was, now = (dict(_flatten(each)) for each in (read_json(run_folder / INPUTS), _hash_inputs(recipe, tables)))
+    was, now = (dict(_flatten(each)) for each in (read_json(run_folder / INPUTS), inputs))
     changed += [f"{name} was another" for name in was | now if was.get(name) != now.get(name)]
     if changed:
         raise ValueError(

@@ -50,6 +50,11 @@ def hash_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+def fingerprint_of(files: Mapping[str, str]) -> str:
+    """Hash names and hashes of files into one fingerprint."""
+    return hash_text("".join(f"{digest}  {name}\n" for name, digest in sorted(files.items())))
+
+
 def fold_folder(run_folder: Path, member: str, fold: int) -> Path:
     """Name the folder of a member's fold."""
     return run_folder / MEMBERS / member / f"fold-{fold}"

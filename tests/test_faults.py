@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -88,10 +89,7 @@ def test_process_that_dies_is_started_once_more_and_the_others_go_on(train_toy, 
 def test_encoder_that_is_not_finite_is_refused_before_training(train_toy, encoder_folder, tmp_path):
     from safetensors.torch import load_file, save_file
 
-    folder = tmp_path / "spoilt"
-    folder.mkdir()
-    for path in encoder_folder.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    folder = shutil.copytree(encoder_folder, tmp_path / "spoilt")
     weights = load_file(folder / "model.safetensors")
     name = next(each for each in weights if "query.weight" in each)
     weights[name][0, 0] = float("inf")
@@ -103,16 +101,11 @@ def test_encoder_that_is_not_finite_is_refused_before_training(train_toy, encode
 
 
 def test_input_that_vanishes_after_the_check_is_named(train_toy, encoder_folder, tmp_path, monkeypatch):
-    folder = tmp_path / "bert"
-    folder.mkdir()
-    for path in encoder_folder.iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    folder = shutil.copytree(encoder_folder, tmp_path / "bert")
     original = tasks.train_fold
 
     def train(task):
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+        shutil.rmtree(folder)
         return original(task)
 
     monkeypatch.setattr(folds, "train_fold", train)
@@ -180,8 +173,6 @@ def test_full_disk_at_every_write_leaves_what_stood_and_is_told(toy_folder, lexi
 
 
 def test_full_disk_is_told_with_the_bytes_that_were_missing(tmp_path, monkeypatch):
-    import shutil
-
     usage = shutil.disk_usage(tmp_path)._replace(free=100)
     monkeypatch.setattr("questlib.run_folder.shutil.disk_usage", lambda _: usage)
     with pytest.raises(

@@ -11,10 +11,10 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from questlib.attached import MANIFEST, REQUIREMENTS, WHEELS
 from questlib.kaggle.findings import UNCHECKED, Check, Finding, judge
-from questlib.kaggle.manifest import DATASET_METADATA, fingerprint_of, hash_files, hash_source
+from questlib.kaggle.manifest import DATASET_METADATA, hash_files, hash_source
 from questlib.kaggle.twin import list_images
 from questlib.kaggle.wheels import LOCK, read_lock
-from questlib.run_folder import hash_file, read_json
+from questlib.run_folder import fingerprint_of, hash_file, read_json
 
 # A second copy of these breaks what the image was built with, and takes minutes to install.
 _HEAVY = {

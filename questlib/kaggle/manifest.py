@@ -1,12 +1,11 @@
 """The manifest of a dataset: what every file in it is, and one fingerprint of them all."""
 
-import hashlib
 from pathlib import Path
 
 from hatchling.builders.wheel import WheelBuilder
 
 from questlib.attached import MANIFEST
-from questlib.run_folder import hash_file, read_json, write_json
+from questlib.run_folder import fingerprint_of, hash_file, read_json, write_json
 
 DATASET_METADATA = "dataset-metadata.json"
 
@@ -44,12 +43,6 @@ def hash_files(folder: Path) -> dict[str, str]:
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     names = {path.relative_to(folder).as_posix(): path for path in paths}
     return {name: hash_file(path) for name, path in names.items() if name not in (MANIFEST, DATASET_METADATA)}
-
-
-def fingerprint_of(files: dict[str, str]) -> str:
-    """Hash names and hashes of files into one fingerprint."""
-    lines = "".join(f"{digest}  {name}\n" for name, digest in sorted(files.items()))
-    return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def hash_source(project: Path) -> str:

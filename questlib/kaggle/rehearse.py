@@ -21,11 +21,11 @@ from questlib.kaggle.check_notebook import LIMIT, check_notebook
 from questlib.kaggle.findings import FAILED, UNCHECKED, Check, Finding, judge, summarize
 from questlib.kaggle.hidden import SWAPS, cut_tables, swap_test
 from questlib.kaggle.judgements import judge_outcomes, judge_probes
-from questlib.kaggle.manifest import fingerprint_of, hash_files
+from questlib.kaggle.manifest import hash_files
 from questlib.kaggle.sessions import HUB_NAME, SHORT_LIMIT_SECONDS, Outcome, Session, SessionKind, run_session
 from questlib.kaggle.twin import make_twin
 from questlib.parameters import TAG, read_cell, write_cell
-from questlib.run_folder import read_json, write_json
+from questlib.run_folder import fingerprint_of, read_json, write_json
 
 logger = logging.getLogger(__name__)
 
