@@ -1,6 +1,5 @@
 """What fits into the time that is left: which folds of which members, and how much of their epochs."""
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
@@ -111,12 +110,3 @@ def total_seconds(
         if share:
             heappush(ends, heappop(ends) + cost(share))
     return max(ends)
-
-
-def round_epochs(epochs: float) -> float:
-    """Round epochs down to the coarsest of 1, 1/2, 1/4 ... of an epoch that costs less than a twelfth of them."""
-    for power in range(7):
-        rounded = math.floor(epochs * 2**power) / 2**power
-        if rounded >= epochs * 11 / 12:
-            return rounded
-    return epochs

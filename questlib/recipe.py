@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 from questlib.checks import Checked, between, one_of, refuse_outside, refuse_unknown
-from questlib.plan import WHOLE, Share, round_epochs
+from questlib.plan import WHOLE, Share
 from questlib.schema import TARGETS
 from questlib.typed_json import list_leaves, read_typed, write_typed
 
@@ -138,13 +138,8 @@ class MemberRecipe(Checked):
         """Give what may lie beside the weights wherever they go: no path of this machine."""
         return self
 
-    def shortened(self, share: Share) -> Self:
-        """Give the recipe of a fold that has time for a share of its training; a kind without epochs has no other."""
-        return self
-
-    @property
-    def epochs(self) -> tuple[float, ...]:
-        """Passes over the training rows, stage by stage; none for a kind that has no stages."""
+    def epochs(self, share: Share = WHOLE) -> tuple[float, ...]:
+        """Give a fold's passes over its rows, by stage, where a share of them has time; none without stages."""
         return ()
 
 
@@ -190,18 +185,10 @@ class TransformerRecipe(MemberRecipe):
         is_path = path.is_absolute() or self.encoder.startswith((".", "~"))
         return replace(self, encoder=path.name) if is_path else self
 
-    def shortened(self, share: Share) -> Self:
-        """Give fewer epochs to every stage, or to the first one alone."""
-        if share == WHOLE:
-            return self
+    def epochs(self, share: Share = WHOLE) -> tuple[float, ...]:
+        """Give fewer to every stage, or to the first one alone; stages come cycle after cycle."""
         stages = (self.stages * self.cycles)[: 1 if share.first_stage_alone else None]
-        fewer = (replace(stage, epochs=round_epochs(stage.epochs * share.epochs)) for stage in stages)
-        return replace(self, stages=tuple(fewer), cycles=1)
-
-    @property
-    def epochs(self) -> tuple[float, ...]:
-        """Of all stages, cycle after cycle."""
-        return tuple(stage.epochs for stage in self.stages) * self.cycles
+        return tuple(stage.epochs * share.epochs for stage in stages)
 
 
 @dataclass(frozen=True, kw_only=True)

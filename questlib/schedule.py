@@ -83,11 +83,9 @@ class Schedule:
             if not task.member.is_quick:
                 self.speeds[name] = Speed(before=fit, stages=(0.0,), epochs=(0.0,), row=0.0, after=predict)
             return
-        speed = self.speeds[name]
-        expected = speed.fit_seconds(task.member.shortened(task.share).epochs) + self._predict_seconds(task, factor=1.0)
-        ratio = (fit + predict) / expected
-        # A fold that went on from a checkpoint, or was shortened on its way, was not as long as one would be.
-        self._factors[name] = max(ratio, self._factors.get(name, 1.0)) if outcome.notes else ratio
+        if outcome.epochs:
+            expected = self.speeds[name].fit_seconds(outcome.epochs) + self._predict_seconds(task, factor=1.0)
+            self._factors[name] = (fit + predict) / expected
 
     def _cost(self, task: FoldTask) -> Cost:
         speed, kept = self.speeds.get(task.member.name), task.read_progress()
@@ -96,9 +94,9 @@ class Schedule:
         predict = self._predict_seconds(task) + self._standing.seconds
         fit = self._fit(task, speed)
         if kept is None:
-            return lambda share: fit(task.member.shortened(share).epochs) + predict
+            return lambda share: fit(task.member.epochs(share)) + predict
         asked, n_stages, n_epochs = kept
-        epochs = list(task.member.shortened(asked).epochs)
+        epochs = task.member.epochs(asked)
         done = [*epochs[:n_stages], *[n_epochs][: len(epochs) - n_stages]]
         left = [max(0.0, each - (done[place] if place < len(done) else 0.0)) for place, each in enumerate(epochs)]
         return lambda _: fit(left) + predict
@@ -131,9 +129,9 @@ class Schedule:
                 else f"{n_folds} of {member.folds_to_train} folds"
             )
             epochs = ""
-            if member.epochs and planned:
-                asked, fitting = sum(member.epochs), sum(member.shortened(planned[0]).epochs)
-                epochs = f" x {fitting:g} epochs" if fitting == asked else f" x {fitting:g} of {asked:g} epochs"
+            if member.epochs() and planned:
+                asked, fitting = sum(member.epochs()), sum(member.epochs(planned[0]))
+                epochs = f" x {asked:g} epochs" if fitting == asked else f" x {fitting:.2g} of {asked:g} epochs"
             parts.append(f"{folds}{epochs} of {member.name}")
         end = (self.clock.elapsed + seconds + self._closing) / 60
         return f"fits: {', '.join(parts)}; ends at minute {end:.0f}"

@@ -78,11 +78,12 @@ class FoldTask:
 
 @dataclass(frozen=True, kw_only=True)
 class FinishedFold:
-    """How many seconds a task took, and what did not go as asked; what it made is in its folder."""
+    """How many seconds a task took, for how many epochs of each stage; what it made is in its folder."""
 
     fit_seconds: float
     predict_seconds: float
-    notes: list[str]
+    epochs: tuple[float, ...]  # none where a part of them was trained before
+    notes: list[str]  # what did not go as asked
 
 
 def measure_fold(task: FoldTask) -> Speed | None:
@@ -98,15 +99,16 @@ def train_fold(task: FoldTask) -> FinishedFold:
     """Train a member on all folds but one, predict that one and the test, and leave it whole in the run folder."""
     start = time.monotonic()
     checkpoints = None if task.member.is_quick else task.checkpoint_folder
+    is_resumed = task.read_progress() is not None
     if checkpoints is not None:
         write_json(checkpoints / _SHARE, asdict(task.share))
     member = MEMBERS[task.member.kind](
-        task.member.shortened(task.share),
+        task.member,
         cache_folder=task.cache_folder,
         log_folder=task.run_folder / LOGS / f"{task.member.name}-fold-{task.fold}",
         checkpoint_folder=checkpoints,
     )
-    member.fit(task.tables.train, rows=task.training_rows, deadline=task.deadline)
+    member.fit(task.tables.train, rows=task.training_rows, deadline=task.deadline, share=task.share)
     fitted = time.monotonic()
     scored = task.scored_rows
     out_of_fold, test = member.predict(task.tables.train, rows=scored), member.predict(task.tables.test)
@@ -118,4 +120,10 @@ def train_fold(task: FoldTask) -> FinishedFold:
         write_json(temporary / HISTORY, member.history)
     Checkpoints(task.checkpoint_folder).remove()
     predicted = time.monotonic()
-    return FinishedFold(fit_seconds=fitted - start, predict_seconds=predicted - fitted, notes=member.notes)
+    last = {record["number"]: record["epoch"] for record in member.history}  # of each stage
+    return FinishedFold(
+        fit_seconds=fitted - start,
+        predict_seconds=predicted - fitted,
+        epochs=() if is_resumed else tuple(last.values()),
+        notes=member.notes,
+    )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from questlib.plan import NOTHING, WHOLE, Share, Speed, choose_shares, round_epochs, total_seconds
+from questlib.plan import NOTHING, WHOLE, Share, Speed, choose_shares, total_seconds
 
 
 def cost_of(seconds: float, fixed: float = 0.0, rest: float = 0.0):
@@ -64,17 +64,6 @@ def test_devices_share_the_folds_and_a_busy_one_takes_none_until_it_is_free() ->
     assert choose_shares(costs, is_first=[True] + [False] * 3, seconds=20, n_devices=2) == [WHOLE] * 4
     chosen = choose_shares(costs, is_first=[True] + [False] * 3, seconds=20, n_devices=2, busy=[20])
     assert chosen == [WHOLE] * 2 + [NOTHING] * 2
-
-
-@given(st.floats(0.001, 100))
-def test_rounded_epochs_are_no_more_and_hardly_fewer(epochs: float) -> None:
-    rounded = round_epochs(epochs)
-    assert epochs * 11 / 12 <= rounded <= epochs
-
-
-@pytest.mark.parametrize(("epochs", "expected"), [(3.0, 3.0), (2.05, 2.0), (1.83, 1.75), (1.6, 1.5), (0.7, 0.6875)])
-def test_epochs_are_rounded_to_the_coarsest_part_that_costs_little(epochs: float, expected: float) -> None:
-    assert round_epochs(epochs) == expected
 
 
 def test_speed_tells_what_a_fold_takes_by_its_epochs() -> None:

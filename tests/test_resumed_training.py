@@ -23,6 +23,7 @@ from questlib.training.trainer import QuestTrainer
 
 FULL = Stage(name="full", trainable=("*",), epochs=3, learning_rate=1e-3, head_learning_rate=1e-2, warmup_share=0.2)
 HEAD = Stage(name="head", trainable=("head.*",), epochs=2, learning_rate=0.0, head_learning_rate=1e-2)
+STAGES = [FULL, HEAD]
 SETTINGS = TrainingSettings(batch_size=4, patience=0, precision="fp32", seed=3)
 COLLATOR = PassCollator(pad_token_id=0)
 N_STEPS = 15 + 10  # of both stages: five batches an epoch
@@ -43,7 +44,7 @@ class Training:
         )  # fmt: skip
         notes: list[str] = []
         history = fit_stages(
-            model, [FULL, HEAD], train_rows=self.rows, stop_rows=self.rows, collator=COLLATOR, settings=self.settings,
+            model, STAGES, train_rows=self.rows, stop_rows=self.rows, collator=COLLATOR, settings=self.settings,
             folder=self.folder / "fold", cache_folder=self.folder / "cache", checkpoints=checkpoints, notes=notes,
             **options,
         )  # fmt: skip
@@ -81,7 +82,6 @@ def test_training_that_is_interrupted_at_any_step_ends_as_if_it_was_not(training
         interrupt_after(patch, n_steps)
         with pytest.raises(KeyboardInterrupt):
             training.run(checkpoints)
-    before = time.monotonic()
     model, resumed, notes = training.run(checkpoints)
     assert notes == []
     assert_same(expected, model)
@@ -89,7 +89,6 @@ def test_training_that_is_interrupted_at_any_step_ends_as_if_it_was_not(training
     for one, other in zip(resumed, history, strict=True):
         for name in ("stage", "number", "step", "epoch", "loss", "eval_spearman", "eval_loss", "learning_rate"):
             assert one.get(name) == pytest.approx(other.get(name), abs=1e-6), (name, one, other)
-    assert time.monotonic() > before
 
 
 @pytest.mark.parametrize("settings", [{"evaluate_every": 2}, {"accumulation": 2}, {"evaluate_every": 3, "patience": 2}])
@@ -247,24 +246,42 @@ def test_checkpoint_that_finds_no_room_is_told_and_the_training_goes_on(training
 # The pace
 
 
-def slow_down(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+@pytest.fixture
+def slow_clock(monkeypatch):
+    """A clock that only moves by a tenth of a second in each step, so that no machine's own speed matters."""
+    shown = [1000.0]
     original = QuestTrainer._differentiate
 
     def differentiate(self, model, inputs):
-        time.sleep(seconds)
+        shown[0] += 0.1
         return original(self, model, inputs)
 
     monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
+    monkeypatch.setattr("questlib.training.pace.time.monotonic", lambda: shown[0])
+    return shown
 
 
-def test_slow_training_is_shortened_with_its_schedule_and_says_so(training, monkeypatch):
-    slow_down(monkeypatch, 0.1)
-    start = time.monotonic()
-    _, history, notes = training.run(deadline=start + 1.2)
-    assert time.monotonic() < start + 2.0
+def test_slow_training_is_shortened_with_its_schedule_and_says_so(training, slow_clock):
+    start = slow_clock[0]
+    _, history, notes = training.run(deadline=start + 1.0)
+    assert slow_clock[0] <= start + 1.0 + 1e-9
     rates = [record["learning_rate"] for record in history if "learning_rate" in record and record["number"] == 0]
     assert rates[-1] <= max(rates) / 2  # few steps, and they fall to the end all the same
-    assert any("of 15 steps fitted into the time" in note for note in notes)
+    assert any("9 of 15 steps fitted into the time" in note for note in notes)
+
+
+def test_plan_stands_where_a_little_more_would_fit(training, slow_clock):
+    _, history, _ = training.run(deadline=slow_clock[0] + 1.9, share=0.7)
+    assert [max(each["step"] for each in history if each["number"] == number) for number in (0, 1)] == [10, 17]
+
+
+def test_plan_that_was_measured_beside_other_work_grows_into_the_time_that_is_there(training, slow_clock, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.STAGES", [replace(FULL, epochs=6)])
+    _, history, notes = training.run(deadline=slow_clock[0] + 2.6, share=0.4)
+    assert history[-1]["step"] == 25
+    assert notes == ["stage full: 25 of 30 steps fitted into the time"]
+    rates = [record["learning_rate"] for record in history if "learning_rate" in record]
+    assert rates[-1] < max(rates) / 4
 
 
 def test_training_with_time_is_the_training_without_a_deadline(training):
@@ -281,14 +298,13 @@ def test_training_without_any_time_left_keeps_the_weights_it_began_with(training
     assert all(torch.isfinite(each).all() for each in model.parameters())
 
 
-def test_shortened_training_that_was_interrupted_ends_where_it_would_have(training, tmp_path, monkeypatch):
+def test_shortened_training_that_was_interrupted_ends_where_it_would_have(training, slow_clock, tmp_path, monkeypatch):
     # The same changes of pace, taken from the tape.
     checkpoints = Checkpoints(tmp_path / "kept")
     with monkeypatch.context() as patch:
-        slow_down(patch, 0.1)
         interrupt_after(patch, 5)
         with pytest.raises(KeyboardInterrupt):
-            training.run(checkpoints, deadline=time.monotonic() + 1.6)
+            training.run(checkpoints, deadline=slow_clock[0] + 1.0)
     ends = checkpoints.read()[0].state["tape"]["ends"]
     assert ends
     assert ends[0][1] < 15

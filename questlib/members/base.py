@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from questlib.data import IndexArray, fill_nulls
-from questlib.plan import Speed
+from questlib.plan import WHOLE, Share, Speed
 from questlib.ranks import FloatArray
 from questlib.recipe import read_member
 from questlib.run_folder import CACHE, RECIPE, read_json, write_json
@@ -32,6 +32,7 @@ class Member(ABC):
         history: What was logged while it was fitted: records with `stage`, `number`, `step` and `epoch`.
         notes: What did not go as asked while it was fitted, in words.
         deadline: When the fit should be over, by `time.monotonic`.
+        share: Of its epochs, that are planned to fit.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Member(ABC):
         self.checkpoint_folder = checkpoint_folder
         self.history: list[dict] = []
         self.notes: list[str] = []
-        self.deadline = math.inf
+        self.deadline, self.share = math.inf, WHOLE
         self._is_fitted = False
 
     def check(self) -> None:  # noqa: B027  a kind need not have anything to check
@@ -58,20 +59,28 @@ class Member(ABC):
         """Try out how fast it would be fitted on these rows; None for a kind that need not be asked."""
         return None
 
-    def fit(self, frame: pd.DataFrame, *, rows: IndexArray | None = None, deadline: float = math.inf) -> Self:
+    def fit(
+        self,
+        frame: pd.DataFrame,
+        *,
+        rows: IndexArray | None = None,
+        deadline: float = math.inf,
+        share: Share = WHOLE,
+    ) -> Self:
         """Learn the targets of a table with the input columns, url and the 30 ratings, nulls included.
 
         Args:
             frame: The table; its text is read once for all rows.
             rows: Indices of those to learn from, all where None.
             deadline: When it should be over, by `time.monotonic`: a kind that can be shortened is.
+            share: Of its epochs, that are planned to fit; more are trained where there is time for many more.
         """
         _refuse_missing(frame, columns=(*INPUT_COLUMNS[1:], QUESTION, *TARGETS))
         if not frame[list(TARGETS)].apply(lambda ratings: ratings.between(0, 1)).to_numpy().all():
             raise ValueError(
                 "every rating must be a number in [0, 1], however not all are; see questlib.data.read_table"
             )
-        self.deadline = deadline
+        self.deadline, self.share = deadline, share
         self._fit(fill_nulls(frame), np.arange(len(frame)) if rows is None else rows)
         self._is_fitted = True
         return self

@@ -98,7 +98,7 @@ class TransformerMember(Member):
         self._model = given.model
         self.history = fit_stages(
             self._model,
-            recipe.stages * recipe.cycles,
+            (recipe.stages * recipe.cycles)[: len(recipe.epochs(self.share))],
             train_rows=given.train_rows,
             stop_rows=given.stop_rows,
             collator=self._collator,
@@ -107,6 +107,7 @@ class TransformerMember(Member):
             cache_folder=self.cache_folder,
             checkpoints=self._open_checkpoints(),
             deadline=self.deadline,
+            share=self.share.epochs,
             notes=self.notes,
         )
 

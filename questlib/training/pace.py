@@ -1,4 +1,4 @@
-"""A training keeps to its time: where steps take longer than planned, a stage ends sooner, and its schedule with it."""
+"""A training keeps to its time: a stage ends where its steps told that it must, and its schedule with it."""
 
 import logging
 import math
@@ -16,8 +16,12 @@ logger = logging.getLogger(__name__)
 
 _STEPS_LOOKED_AT = 30
 _STEPS_FIRST = 3
+_STEPS_TO_GROW = 8
 # Changes smaller than this share of what is left are not worth one.
 _LEAST_CHANGE = 0.05
+# What was planned stands, so that a run that is interrupted is the run that is not, unless what was measured before is
+# this far from the truth: as beside other work, which has ended since.
+_MANY_MORE = 1.25
 # Over the steps themselves: reading the data, the log, checkpoints.
 _OVERHEAD = 1.04
 
@@ -27,22 +31,25 @@ class Pace(TrainerCallback):
 
     Args:
         deadline: By `time.monotonic`; infinite where there is none.
+        share: Of each stage's steps, that are planned; more are made only where many more turn out to fit.
         notes: Takes what was shortened.
     """
 
-    def __init__(self, *, deadline: float, notes: list[str]) -> None:
+    def __init__(self, *, deadline: float, share: float = 1.0, notes: list[str]) -> None:
         self.deadline = deadline
+        self._share = share
         self.notes = notes
         self.seconds_per_row = 0.0  # of an evaluation; 0 before the first
         self._evaluation_seconds = 0.0
 
-    def begin_stage(self, name: str, tape: Tape) -> None:
-        """Forget the steps of the stage before."""
+    def begin_stage(self, name: str, tape: Tape, *, is_last: bool) -> None:
+        """Forget the steps of the stage before; the last one may take what time is left."""
         self._name, self._tape = name, tape
         self._seconds: deque[float] = deque(maxlen=_STEPS_LOOKED_AT)
         self._turns = [(0, 0.0)]  # step and place in the schedule where the stage was told to end elsewhere
-        self._n_steps = self._end = 0
+        self._n_steps = self._planned = self._end = 0  # asked, planned, and where it ends now
         self._cut = False
+        self._may_grow = is_last and not tape.is_playing
 
     def follow(self, scheduler: LambdaLR) -> None:
         """Let a schedule be gone through by the stage's end, wherever that is now; it goes on from where it is."""
@@ -73,8 +80,9 @@ class Pace(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
-        """Begin with all steps."""
-        self._n_steps = self._end = state.max_steps
+        """Begin with the steps that are planned."""
+        self._n_steps = state.max_steps
+        self._planned = self._end = state.max_steps = max(1, round(self._share * self._n_steps))
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Start the clock of a step."""
@@ -95,7 +103,7 @@ class Pace(TrainerCallback):
         now = time.monotonic()
         self._seconds.append(now - self._began)
         left = self.deadline - now
-        if step < state.max_steps and left <= (self._evaluation_seconds if step < self._n_steps else 0):
+        if step < state.max_steps and left <= self._evaluation_seconds:
             self._cut = True
             control.should_training_stop = True
         elif len(self._seconds) >= _STEPS_FIRST:
@@ -113,8 +121,10 @@ class Pace(TrainerCallback):
             each += self._evaluation_seconds / (args.eval_steps or 1)
         elif args.eval_strategy == "epoch":
             each += self._evaluation_seconds * args.num_train_epochs / self._n_steps
-        n_more = int(max(left - self._evaluation_seconds, 0) / each)
-        return min(self._n_steps, step + max(1, n_more))
+        end = step + max(1, int(max(left - self._evaluation_seconds, 0) / each))
+        if end > _MANY_MORE * self._planned and self._may_grow and len(self._seconds) >= _STEPS_TO_GROW:
+            self._planned = min(self._n_steps, end)
+        return min(self._planned, end)
 
     def _turn(self, state: TrainerState, end: int) -> None:
         self._turns.append((state.global_step, self._place(state.global_step)))

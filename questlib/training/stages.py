@@ -33,6 +33,7 @@ def fit_stages(
     cache_folder: Path,
     checkpoints: Checkpoints | None = None,
     deadline: float = math.inf,
+    share: float = 1.0,
     notes: list[str] | None = None,
 ) -> list[dict]:
     """Train a model stage after stage and leave it with the best weights of them all.
@@ -48,6 +49,7 @@ def fit_stages(
         cache_folder: Holds what a frozen body makes of the rows, for stages that train only the head's outputs.
         checkpoints: Hold the state of the training; one that is found there is gone on from. None keeps nothing.
         deadline: When it should be over, by `time.monotonic`; stages are shortened, and later ones left out, for it.
+        share: Of the steps of every stage, that are planned to fit until then.
         notes: Takes what did not go as asked, in words.
 
     Returns:
@@ -64,7 +66,7 @@ def fit_stages(
     )
     model.to(device)  # type: ignore[arg-type]
     best = BestWeights(patience=settings.patience, threshold=settings.threshold)
-    pace = Pace(deadline=deadline, notes=notes)
+    pace = Pace(deadline=deadline, share=share, notes=notes)
     history: list[dict] = []
     keeper = Keeper(checkpoints, model=model, best=best, history=history, notes=notes)
     first = keeper.find_back()
