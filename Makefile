@@ -11,8 +11,11 @@ NAMED = --owner '$(OWNER)' --kernel '$(KERNEL)'
 # PROFILE's default is for runs at home.
 BUILT = $(if $(ENCODER),--encoder '$(ENCODER)') $(if $(RUN),--run '$(RUN)') $(if $(filter command,$(firstword $(origin PROFILE))),--profile '$(PROFILE)') $(ARGS)
 
+SWEEP ?= sweeps/learning_rates_small.yaml
+SWEPT = $(if $(STORAGE),--storage '$(STORAGE)') $(if $(OUT),--out '$(OUT)')
+
 .DEFAULT_GOAL := help
-.PHONY: help install run test bench stress growth wheels bundle rehearse rehearse-all push status output lint format types check clean
+.PHONY: help install run sweep sweep-report test bench stress growth wheels bundle rehearse rehearse-all push status output lint format types check clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -31,8 +34,14 @@ $(INSTALLED): requirements.lock pyproject.toml
 run: install  ## Train and predict: DATA=folder PROFILE=name OUT=folder ARGS="-p name value"
 	$(VENV)/python -m questlib run --data '$(DATA)' --profile '$(PROFILE)' $(if $(OUT),--out '$(OUT)') $(ARGS)
 
+sweep: install  ## Run many trials: SWEEP=sweeps/name.yaml DATA=folder WORKERS=n STORAGE=url OUT=folder ARGS=--plan
+	$(VENV)/python -m questlib.sweeps run '$(SWEEP)' --data '$(DATA)' $(if $(WORKERS),--workers $(WORKERS)) $(SWEPT) $(ARGS)
+
+sweep-report: install  ## Report on a sweep: SWEEP=sweeps/name.yaml DATA=folder STORAGE=url, or on runs: RUNS='runs/*'
+	$(VENV)/python -m questlib.sweeps report --data '$(DATA)' $(if $(RUNS),--runs $(RUNS),--sweep '$(SWEEP)') $(SWEPT) $(ARGS)
+
 test: install  ## Run all tests; QUEST_DATA=folder adds those on real data
-	$(VENV)/python -m pytest
+	OMP_NUM_THREADS=1 $(VENV)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
 
 bench: install  ## Compare speed with the baseline: DATA=folder ONLY=row; OOF=folder with sixth_place.npz adds ties and blends
 	$(VENV)/python bench/speed.py --data '$(DATA)' --results bench/results $(if $(ONLY),--only $(ONLY))

@@ -12,6 +12,12 @@ import pandas as pd
 SAMPLE = Path(__file__).parents[1] / "notebooks/sample"
 
 
+def copy_rows(frame: pd.DataFrame, n_copies: int) -> pd.DataFrame:
+    """Repeat a table, with ids of its own for each copy."""
+    ids = frame["qa_id"]
+    return pd.concat([frame.assign(qa_id=ids + 1_000_000 * copy) for copy in range(n_copies)], ignore_index=True)
+
+
 def main() -> None:
     """Run what the first argument asks for, in JSON."""
     asked = json.loads(sys.argv[1])
@@ -53,14 +59,8 @@ def main() -> None:
     )
     tables = read_tables(str(SAMPLE))
     if asked["how"] == "test":
-        copies = [tables.test.assign(qa_id=tables.test["qa_id"] + 1_000_000 * copy) for copy in range(10)]
-        samples = [
-            tables.sample_submission.assign(qa_id=tables.sample_submission["qa_id"] + 1_000_000 * copy)
-            for copy in range(10)
-        ]
-        tables = replace(
-            tables, test=pd.concat(copies, ignore_index=True), sample_submission=pd.concat(samples, ignore_index=True)
-        )
+        test, sample_submission = (copy_rows(each, 10) for each in (tables.test, tables.sample_submission))
+        tables = replace(tables, test=test, sample_submission=sample_submission)
     out = Path(asked["out"])
     clock = Clock(out, limit_minutes=asked["limit"] / 60, session_start=find_session_start())
     clock.finish_step("read and check")

@@ -16,11 +16,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import psutil
+from slowed import copy_rows
 
 from questlib.data import read_table
 from questlib.run_folder import OUT_OF_FOLD, SUBMISSION, TEST_PREDICTIONS
@@ -58,11 +60,11 @@ def start(out: Path, encoder: Path, **changes: str) -> subprocess.Popen:
     return subprocess.Popen(command(out, encoder, **changes), cwd=PROJECT, stdout=log, stderr=log)
 
 
-def find_submission_fault(out: Path) -> str:
+def find_submission_fault(out: Path, *, n_copies: int = 1) -> str:
     """Say what is wrong with what stands; empty where it is valid, or none stands yet."""
     if not (out / SUBMISSION).exists():
         return ""
-    sample = read_table(SAMPLE / "sample_submission.csv", columns=(ID, *TARGETS))
+    sample = copy_rows(read_table(SAMPLE / "sample_submission.csv", columns=(ID, *TARGETS)), n_copies)
     try:
         frame = read_table(out / SUBMISSION, columns=(ID,))
         check_submission(frame, columns=list(sample.columns), ids=sample[ID].to_numpy())
@@ -117,26 +119,36 @@ def break_run(out: Path, encoder: Path, *, after: float, how: str, **changes: st
     return find_submission_fault(out), took
 
 
-def stress_kills(folder: Path, encoder: Path, *, n_kills: int, seed: int, **changes: str) -> Iterator[dict]:
+def stress_kills(
+    folder: Path, encoder: Path, *, n_kills: int, seed: int, jobs: int = 1, **changes: str
+) -> Iterator[dict]:
     """Kill runs at random moments, go on with each, and compare with a run that was left alone."""
-    whole = folder / "whole"
+    whole, *others = [folder / f"whole-{number}" for number in range(jobs)]
     begun = time.monotonic()
-    if start(whole, encoder, **changes).wait() != 0:
-        raise RuntimeError(f"the run that is left alone must succeed; see {whole.with_suffix('.log')}")
+    for out, process in [(out, start(out, encoder, **changes)) for out in (whole, *others)]:
+        if process.wait() != 0:
+            raise RuntimeError(f"the run that is left alone must succeed; see {out.with_suffix('.log')}")
     seconds = time.monotonic() - begun
     sys.stdout.write(f"a run that is left alone takes {seconds:.1f} s\n")
+    for out in others:
+        fault = find_difference(out, whole)
+        yield {"kind": "killed", "how": "left alone", "after": seconds, "took": 0.0, "stood": True, "fault": fault}
     draw = random.Random(seed)
-    for number in range(n_kills):
-        out = folder / f"killed-{number}"
-        how = draw.choice(["kill", "kill", "kill the kernel", "SIGINT", "SIGTERM"])
-        after = draw.uniform(0.5, 0.95 * seconds)
+    hows = [draw.choice(["kill", "kill", "kill the kernel", "SIGINT", "SIGTERM"]) for _ in range(n_kills)]
+    afters = [draw.uniform(0.5, 0.95 * seconds) for _ in range(n_kills)]
+
+    def kill(number: int) -> dict:
+        out, how, after = folder / f"killed-{number}", hows[number], afters[number]
         fault, took = break_run(out, encoder, after=after, how=how, **changes)
         stood = (out / SUBMISSION).exists()
         status = start(out, encoder, **changes).wait()
         fault = fault or (f"status {status} when gone on with" if status else find_difference(out, whole))
-        yield {"kind": "killed", "how": how, "after": after, "took": took, "stood": stood, "fault": fault}
         if not fault:
             shutil.rmtree(out)
+        return {"kind": "killed", "how": how, "after": after, "took": took, "stood": stood, "fault": fault}
+
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(kill, range(n_kills))
 
 
 def stress_disk(folder: Path, encoder: Path) -> Iterator[dict]:
@@ -162,40 +174,46 @@ def stress_disk(folder: Path, encoder: Path) -> Iterator[dict]:
             return
 
 
-def stress_limits(folder: Path, encoder: Path, *, n_runs: int, seed: int) -> Iterator[dict]:
+def stress_limits(folder: Path, encoder: Path, *, n_runs: int, seed: int, jobs: int = 1) -> Iterator[dict]:
     """Run slowed machines under a time limit."""
     draw = random.Random(seed)
+    cases = []
     for number in range(n_runs):
         how = draw.choice(["steps", "test", "disk", "install"])
         slowness = {"steps": draw.uniform(0.05, 0.6), "disk": draw.uniform(0.1, 0.5), "install": draw.uniform(2, 15)}
-        limit = draw.uniform(45, 80)
-        out = folder / f"slow-{number}"
-        asked = {
-            "out": str(out),
-            "encoder": str(encoder),
-            "limit": limit,
-            "how": how,
+        cases.append({
+            "out": str(folder / f"slow-{number}"), "encoder": str(encoder), "limit": draw.uniform(45, 80), "how": how,
             "slowness": slowness.get(how, 0.1),
-        }
-        begun = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, str(Path(__file__).with_name("slowed.py")), json.dumps(asked)],
-            cwd=PROJECT, capture_output=True, text=True,
-        )  # fmt: skip
-        took = time.monotonic() - begun
-        timeline = json.loads((out / "timeline.json").read_text()) if (out / "timeline.json").exists() else {}
-        fault = f"status {done.returncode}: {done.stderr[-300:]}" if done.returncode else ""
-        if not fault and not (out / SUBMISSION).exists():
-            fault = "no submission"
-        if not fault and took > limit:
-            fault = f"{took:.1f} s for {limit:.1f} s"
-        plans = [each["plan"] for each in timeline.get("plan", [])]
-        is_whole = bool(plans) and " of " not in plans[-1].replace("epochs of", "").replace("folds of", "")
-        if not fault and took < 0.85 * limit and not is_whole:
-            fault = f"only {took / limit:.0%} of the limit was used: {plans[-1:]}"
-        yield {"kind": "limit", "how": how, "after": limit, "used": took / limit, "plans": plans, "fault": fault}
-        if not fault:
-            shutil.rmtree(out)
+        })  # fmt: skip
+
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(run_slowed, cases)
+
+
+def run_slowed(case: dict) -> dict:
+    """Run a slowed machine under a limit in seconds, and tell what was wrong."""
+    out, limit = Path(case["out"]), case["limit"]
+    begun = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("slowed.py")), json.dumps(case)],
+        cwd=PROJECT, capture_output=True, text=True,
+    )  # fmt: skip
+    took = time.monotonic() - begun
+    timeline = json.loads((out / "timeline.json").read_text()) if (out / "timeline.json").exists() else {}
+    plans = [each["plan"] for each in timeline.get("plan", [])]
+    is_whole = bool(plans) and " of " not in plans[-1].replace("epochs of", "").replace("folds of", "")
+    fault = find_submission_fault(out, n_copies=10 if case["how"] == "test" else 1)
+    if done.returncode:
+        fault = f"status {done.returncode}: {done.stderr[-300:]}"
+    elif not (out / SUBMISSION).exists():
+        fault = "no submission"
+    elif took > limit:
+        fault = f"{took:.1f} s for {limit:.1f} s"
+    elif took < 0.85 * limit and not is_whole:
+        fault = f"only {took / limit:.0%} of the limit was used: {plans[-1:]}"
+    if not fault:
+        shutil.rmtree(out)
+    return {"kind": "limit", "how": case["how"], "after": limit, "used": took / limit, "plans": plans, "fault": fault}
 
 
 @contextmanager
@@ -214,6 +232,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50, help="runs that are killed")
     parser.add_argument("--limits", type=int, default=20, help="slowed runs under a limit")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side, which share the cores")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--folder", type=Path, help="keeps what went wrong (a temporary folder)")
     parser.add_argument("--json", type=Path, help="file for all results")
@@ -222,14 +241,15 @@ def main() -> int:
     import toy
 
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // parsed.jobs))
     with make_place(parsed.folder) as folder:
         encoder = folder / "tiny"
         encoder.mkdir(exist_ok=True)
         toy.write_encoder(encoder)
         results = [
-            *_told(stress_kills(folder, encoder, n_kills=parsed.kills, seed=parsed.seed)),
+            *_told(stress_kills(folder, encoder, n_kills=parsed.kills, seed=parsed.seed, jobs=parsed.jobs)),
             *_told(stress_disk(folder, encoder)),
-            *_told(stress_limits(folder, encoder, n_runs=parsed.limits, seed=parsed.seed)),
+            *_told(stress_limits(folder, encoder, n_runs=parsed.limits, seed=parsed.seed, jobs=parsed.jobs)),
         ]
     if parsed.json:
         parsed.json.parent.mkdir(parents=True, exist_ok=True)

@@ -64,7 +64,7 @@ def train_members(
             MEMBERS[member.kind](member, cache_folder=cache_folder).check()
         standing = Standing(tables, recipe, run_folder=run_folder, clock=clock)
         tasks = [
-            task for task in _list_tasks(tables, recipe, run_folder, cache_folder) if not _take_finished(task, standing)
+            task for task in list_tasks(tables, recipe, run_folder, cache_folder) if not _take_finished(task, standing)
         ]
         if standing.finished:
             folds = ", ".join(f"{len(each)} of {name}" for name, each in standing.finished.items())
@@ -83,8 +83,8 @@ def train_members(
         return standing.read()
 
 
-def _list_tasks(tables: Tables, recipe: Recipe, run_folder: Path, cache_folder: Path) -> list[FoldTask]:
-    # The most valuable first: a fold of every member before a second one of any.
+def list_tasks(tables: Tables, recipe: Recipe, run_folder: Path, cache_folder: Path) -> list[FoldTask]:
+    """List what a run trains, the most valuable first: a fold of every member before a second one of any."""
     fold_of_row = assign_folds(question_of(tables.train), split=recipe.split, folds=recipe.folds, seed=recipe.seed)
     return [
         FoldTask(

@@ -1,10 +1,15 @@
 """A run folder over any table: each member averaged over its folds, blended and tied."""
 
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
+from questlib.clock import Clock
 from questlib.data import fill_nulls
 from questlib.ensemble import Ensemble
 from questlib.inputs import describe_mounts, find_folder
@@ -12,9 +17,24 @@ from questlib.members import load_member
 from questlib.predictions import FloatArray
 from questlib.run_folder import CACHE, ENSEMBLE, check_finished, fold_folder, read_json
 
+logger = logging.getLogger(__name__)
 
-def predict_table(run_folder: Path, frame: pd.DataFrame, *, cache_folder: Path = CACHE) -> FloatArray:
+# A fold may take this much longer than the slowest of its member so far; then blend, ties and submission come.
+_SLOWER = 1.2
+_CLOSING_SECONDS = 20.0
+
+
+def predict_table(
+    run_folder: Path, frame: pd.DataFrame, *, cache_folder: Path = CACHE, clock: Clock | None = None
+) -> FloatArray:
     """Predict any table that has the input columns with a run folder alone, in [0, 1], shape (n_rows, 30).
+
+    Args:
+        run_folder: Of a finished run.
+        frame: The table.
+        cache_folder: Holds tokenised text.
+        clock: Every member's first fold is predicted before any second one; those that its limit has no time for are
+            left out, and it is told so.
 
     Raises:
         FileNotFoundError: If the folder holds no ensemble, or a fold that the ensemble stands on is not finished.
@@ -22,13 +42,27 @@ def predict_table(run_folder: Path, frame: pd.DataFrame, *, cache_folder: Path =
     """
     folders, frame = find_folds(run_folder), fill_nulls(frame)
     ensemble = Ensemble.from_json((run_folder / ENSEMBLE).read_text(encoding="utf-8"))
-    predictions = {name: predict_member(folders[name], frame, cache_folder=cache_folder) for name in ensemble.members_}
-    return ensemble.transform(predictions, hosts=frame["host"].to_numpy(dtype=str))
+    names = ensemble.members_
+    predicted: dict[str, list[FloatArray]] = {name: [] for name in names}
+    seconds = dict.fromkeys(names, 0.0)  # of the slowest fold
+    left_out = []
+    for name, folder in _in_turn({name: folders[name] for name in names}):
+        start = time.monotonic()
+        if predicted[name] and clock and clock.limit - start < _SLOWER * seconds[name] + _CLOSING_SECONDS:
+            left_out.append(f"{name}, {folder.name}")
+            continue
+        predicted[name].append(load_member(folder, cache_folder=cache_folder).predict(frame))
+        seconds[name] = max(seconds[name], time.monotonic() - start)
+        logger.info("%s, %s: %d rows in %.1f s", name, folder.name, len(frame), time.monotonic() - start)
+    if clock and left_out:
+        clock.note(f"left out, for want of time: {', '.join(left_out)}")
+    averages = {name: np.mean(each, axis=0) for name, each in predicted.items()}
+    return ensemble.transform(averages, hosts=frame["host"].to_numpy(dtype=str))
 
 
-def predict_member(folders: list[Path], frame: pd.DataFrame, *, cache_folder: Path = CACHE) -> FloatArray:
-    """Predict a table with some folds of one member: their average, in [0, 1], shape (n_rows, 30)."""
-    return np.mean([load_member(folder, cache_folder=cache_folder).predict(frame) for folder in folders], axis=0)
+def _in_turn(folders: Mapping[str, list[Path]]) -> Iterator[tuple[str, Path]]:
+    for folds in zip_longest(*folders.values()):
+        yield from ((name, folder) for name, folder in zip(folders, folds, strict=True) if folder is not None)
 
 
 def find_run(name: str) -> Path:

@@ -6,6 +6,7 @@ overrides the seed for one member, `target_weights.answer_helpful` is a key of a
 
 import ast
 import json
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
@@ -57,17 +58,35 @@ def _find_values(source: str) -> dict[str, ast.expr]:
     return found
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML as its newer version has it, where 3e-5 is a number and not a word."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
+)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that maps names to values."""
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}  # a safe loader, as its base is
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path} must be YAML, however: {error}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} must map parameters to values, however: {type(content)=}")
+    return content
+
+
 def read_profile(folder: Path, name: str) -> dict[str, Any]:
-    """Read a profile: parameters by name out of a folder's YAML file of that name."""
+    """Read a profile: parameters by name out of a folder's YAML file of that name, or of any file ending in .yaml."""
+    if name.endswith(".yaml"):
+        if not Path(name).is_file():
+            raise FileNotFoundError(f"no profile {name}; those that ship are named without .yaml")
+        return read_yaml(Path(name))
     known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
     refuse_unknown([name], known=known, what="profile")
-    try:
-        content = yaml.safe_load(known[name].read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        raise ValueError(f"{known[name]} must be YAML, however: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{known[name]} must map parameters to values, however: {type(content)=}")
-    return content
+    return read_yaml(known[name])
 
 
 def read_value(text: str) -> Any:  # noqa: ANN401  whatever JSON holds
@@ -81,7 +100,7 @@ def read_value(text: str) -> Any:  # noqa: ANN401  whatever JSON holds
         if not text.startswith(("[", "{")):
             return text
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except yaml.YAMLError:
         return text
 

@@ -44,13 +44,13 @@ def _refuse_changed(run_folder: Path, recipe: Recipe, inputs: Mapping[str, Any])
         return
     # Where encoders lie may change; what they hold is told by their hashes.
     began = Recipe.from_dict(read_json(run_folder / RECIPE))
-    before, after = (dict(_flatten(each.without_paths().to_dict())) for each in (began, recipe))
+    before, after = (dict(flatten(each.without_paths().to_dict())) for each in (began, recipe))
     changed = [
         f"{name} was {before.get(name, 'not there')}, is {after.get(name, 'not there')}"
         for name in before | after
         if before.get(name) != after.get(name) and not _has_grown(name, before, after)
     ]
-    was, now = (dict(_flatten(each)) for each in (read_json(run_folder / INPUTS), inputs))
+    was, now = (dict(flatten(each)) for each in (read_json(run_folder / INPUTS), inputs))
     changed += [f"{name} was another" for name in was | now if was.get(name) != now.get(name)]
     if changed:
         raise ValueError(
@@ -75,11 +75,12 @@ def _hash_frame(frame: pd.DataFrame) -> str:
     return hash_text(f"{list(frame.columns)} {rows.tolist()}")
 
 
-def _flatten(content: object, way: tuple[str, ...] = ()) -> Iterator[tuple[str, object]]:
+def flatten(content: object, way: tuple[str, ...] = ()) -> Iterator[tuple[str, object]]:
+    """Give what a recipe in JSON holds by dotted names, as people name parameters."""
     if isinstance(content, list) and content and all(isinstance(each, dict) for each in content):
         content = {str(each.get("name", place)): each for place, each in enumerate(content)}
     if isinstance(content, dict) and content:
         for name, value in content.items():
-            yield from _flatten(value, way if isinstance(value, dict) and name in _GROUPS else (*way, name))
+            yield from flatten(value, way if isinstance(value, dict) and name in _GROUPS else (*way, name))
     else:
         yield ".".join(way), content

@@ -27,6 +27,7 @@ SUBMISSION = "submission.csv"
 CHECKPOINTS = "checkpoints"
 _LOCK = ".lock"
 LOGS = "logs"
+EVALUATIONS = "evaluations.jsonl"  # in it, of each fold, a line for each evaluation while it is trained
 NAMES = {RECIPE, INPUTS, MEMBERS, ENSEMBLE, SCORES, TIMELINE, BLENDED, TIED, SUBMISSION, CHECKPOINTS, LOGS, _LOCK}
 # In a fold's folder, members/<name>/fold-<k>; RECIPE there is the member's, beside whatever its kind saves.
 OUT_OF_FOLD = "out_of_fold.csv"

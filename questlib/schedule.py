@@ -64,16 +64,19 @@ class Schedule:
         names = [task.member.name for task in waiting]
         is_first = [name not in begun and names.index(name) == place for place, name in enumerate(names)]
         shares = choose_shares(costs, is_first=is_first, seconds=left, n_devices=n_devices, busy=busy)
+        for place, task in enumerate(waiting):
+            begun_before = task.read_progress()
+            if shares[place] and begun_before is not None:
+                shares[place] = begun_before[0]
         if self.speeds:
             seconds = total_seconds(costs, shares, n_devices=n_devices, busy=busy)
             self.clock.plan(self._describe(waiting, shares, running=running, seconds=seconds))
         if not shares[0]:
             return None
-        share = shares[0] if kept is None else kept[0]
         later = sum(cost(each) for cost, each in zip(costs[1:], shares[1:], strict=True) if each) / n_devices
         deadline = now + left - later - _PREDICTION * self._predict_seconds(first) - self._standing.seconds
         self._ends[first.name] = now + costs[0](shares[0])
-        return replace(first, share=share, deadline=deadline)
+        return replace(first, share=shares[0], deadline=deadline)
 
     def learn(self, task: FoldTask, outcome: FinishedFold) -> None:
         """Learn from a finished fold how fast its member really is."""

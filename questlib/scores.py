@@ -101,21 +101,19 @@ def combine_members(
     )
 
 
-def compare(tables: Tables, standing: Path, candidate: Combination) -> tuple[float, float, int]:
-    """Compare what would be submitted with what stands, on the out-of-fold rows that both know.
+def compare(train: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> tuple[float, float, int]:
+    """Compare two runs' out-of-fold predictions, on the rows that both know.
 
     Args:
-        tables: As for `combine_members`.
-        standing: Tied out-of-fold predictions of what stands, as `Combination.write` wrote them.
-        candidate: What may take its place.
+        train: The training table.
+        before: Predictions by id, a column for each target, as `Combination.tied` are; `read_tied` reads a run's.
+        after: Such predictions of what may take its place.
 
     Returns:
-        How much higher the candidate's mean Spearman is, one row per question; the standard error of that, over
+        How much higher the second's mean Spearman is, one row per question; the standard error of that, over
         questions; the number of questions, 0 where there are no common rows.
     """
-    before = read_table(standing, columns=(ID, *TARGETS)).set_index(ID)
-    after = pd.DataFrame(candidate.tied, index=candidate.ids, columns=list(TARGETS))
-    truth = tables.train.set_index(ID).loc[before.index.intersection(after.index)]
+    truth = train.set_index(ID).loc[before.index.intersection(after.index)]
     questions = question_of(truth)
     if len(np.unique(questions)) < 2:
         return 0.0, 0.0, 0
@@ -127,6 +125,11 @@ def compare(tables: Tables, standing: Path, candidate: Combination) -> tuple[flo
     again = [generator.choice(rows, len(rows)) for rows in draws]
     gain, resampled = (_gains(values, targets, rows) for rows in (draws, again))
     return float(np.mean(gain)), float(np.std(resampled)), len(draws[0])
+
+
+def read_tied(run_folder: Path) -> pd.DataFrame:
+    """Read a run's tied out-of-fold predictions, by id: what would have been submitted for questions it never saw."""
+    return read_table(run_folder / TIED, columns=(ID, *TARGETS)).set_index(ID)
 
 
 def _gains(values: Sequence[FloatArray], targets: FloatArray, drawn: Sequence[IndexArray]) -> list[float]:

@@ -13,7 +13,7 @@ from questlib.ranks import FloatArray
 from questlib.recipe import Recipe
 from questlib.run_folder import ENSEMBLE, SCORES, SUBMISSION, TIED, read_json, write_json
 from questlib.schema import ID, TARGETS
-from questlib.scores import combine_members, compare
+from questlib.scores import combine_members, compare, read_tied
 from questlib.submission import write_submission
 
 logger = logging.getLogger(__name__)
@@ -83,7 +83,8 @@ class Standing:
             return
         names = ", ".join(f"{name} {len(folds)}" for name, folds in usable.items())
         if self.is_there and (self._folder / ENSEMBLE).is_file() and (self._folder / TIED).is_file():
-            gain, error, n_questions = compare(self._tables, self._folder / TIED, candidate)
+            after = pd.DataFrame(candidate.tied, index=candidate.ids, columns=list(TARGETS))
+            gain, error, n_questions = compare(self._tables.train, read_tied(self._folder), after)
             told = f"{gain:+.4f} +- {error:.4f} on {n_questions} questions"
             if n_questions and gain < -error:
                 raw = {"raw": candidate.scores["raw"]}

@@ -42,7 +42,7 @@ def test_run_folder_is_complete(run_folder):
     names = {path.name for path in run_folder.iterdir()}
     assert names == {
         "quest.ipynb", "report.html", "recipe.json", "scores.json", "timeline.json", "submission.csv", "ensemble.json",
-        "blended_out_of_fold.csv", "tied_out_of_fold.csv", "inputs.json", "members",
+        "blended_out_of_fold.csv", "tied_out_of_fold.csv", "inputs.json", "members", "logs",
     }  # fmt: skip
     folds = {path.parent.relative_to(run_folder).as_posix() for path in run_folder.rglob("done.json")}
     assert folds == {"members/minilm/fold-0", "members/joint/fold-0", "members/lexical/fold-0"}
@@ -61,10 +61,13 @@ def test_raw_blended_and_tied_scores_stand_side_by_side(run_folder):
     scores = read_json(run_folder / "scores.json")
     nested = scores["nested"]
     assert list(scores["raw"]) == ["minilm", "joint", "lexical"]
-    # One epoch teaches the joint layout nothing: what stood without it was better, and stays.
-    assert list(nested["scores"]) == ["minilm", "lexical", "blended", "tied"]
-    (note,) = read_json(run_folder / "timeline.json")["notes"]
-    assert "the submission stays as it is: with folds of minilm 1, joint 1, lexical 1 it would be worse" in note["note"]
+    notes = [each["note"] for each in read_json(run_folder / "timeline.json")["notes"]]
+    if "joint" in nested["scores"]:
+        assert list(nested["scores"]) == ["minilm", "joint", "lexical", "blended", "tied"]
+        assert not notes
+    else:  # one epoch teaches the joint layout next to nothing: where what stood without it was better, that stays
+        assert list(nested["scores"]) == ["minilm", "lexical", "blended", "tied"]
+        assert "the submission stays as it is: with folds of minilm 1, joint 1, lexical 1 it would be" in notes[0]
     assert "fitted on the other questions" in nested["protocol"]
     assert min(nested["scores"][name]["mean"] for name in ("minilm", "lexical", "blended", "tied")) > 0.2
 

@@ -7,10 +7,13 @@ import pandas as pd
 import pytest
 import toy
 
+from questlib.clock import Clock
 from questlib.data import question_of
-from questlib.inference import predict_member, predict_table
+from questlib.inference import predict_table
+from questlib.members import load_member
 from questlib.members.lexical import LexicalMember
 from questlib.metrics import score_predictions
+from questlib.predictions import read_member
 from questlib.recipe import LexicalRecipe, ModelOptions, Recipe, TextLayout
 from questlib.run_folder import fold_folder, read_json
 from questlib.schema import TARGETS
@@ -44,20 +47,29 @@ def test_every_member_sees_the_same_folds(trained):
 
 def test_test_predictions_are_averaged_over_folds(trained, tmp_path):
     folders = folders_of(trained.run_folder, "toy")
-    first, second = (predict_member([each], trained.tables.test, cache_folder=tmp_path) for each in folders)
+    first, second = (load_member(each, cache_folder=tmp_path).predict(trained.tables.test) for each in folders)
     assert not np.allclose(first, second)
-    both = predict_member(folders, trained.tables.test, cache_folder=tmp_path)
+    both = read_member(trained.run_folder, "toy", folds=[0, 1], tables=trained.tables).test
     np.testing.assert_allclose(both, (first + second) / 2, atol=1e-12)
     kept = [pd.read_csv(each / "test_predictions.csv", float_precision="round_trip") for each in folders]
     assert np.array_equal(kept[0][list(TARGETS)], first)
     assert np.array_equal(kept[1][list(TARGETS)], second)
 
 
+def test_prediction_has_every_first_fold_whatever_the_limit_and_says_what_was_left_out(trained, tmp_path):
+    clock = Clock(tmp_path, limit_minutes=1e-6)
+    predicted = predict_table(trained.run_folder, trained.tables.test, cache_folder=tmp_path, clock=clock)
+    assert np.isfinite(predicted).all()
+    assert not np.array_equal(predicted, trained.submission[list(TARGETS)].to_numpy())
+    [note] = read_json(tmp_path / "timeline.json")["notes"]
+    assert note["note"] == "left out, for want of time: toy, fold-1, lexical, fold-1"
+
+
 def test_run_folder_holds_recipe_members_ensemble_and_scores(trained):
     run_folder = trained.run_folder
     assert {path.name for path in run_folder.iterdir()} == {
         "recipe.json", "inputs.json", "members", "ensemble.json", "blended_out_of_fold.csv", "tied_out_of_fold.csv",
-        "scores.json", "timeline.json", "submission.csv",
+        "scores.json", "timeline.json", "submission.csv", "logs",
     }  # fmt: skip
     assert Recipe.from_dict(read_json(run_folder / "recipe.json")) == trained.recipe
     common = {"recipe.json", "out_of_fold.csv", "test_predictions.csv", "history.json", "done.json"}

@@ -103,7 +103,7 @@ class TransformerMember(Member):
             stop_rows=given.stop_rows,
             collator=self._collator,
             settings=replace(recipe.settings, precision=self.precision),
-            folder=self.log_folder if recipe.settings.use_tensorboard else self.cache_folder,
+            folder=self.log_folder,
             cache_folder=self.cache_folder,
             checkpoints=self._open_checkpoints(),
             deadline=self.deadline,

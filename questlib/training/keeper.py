@@ -60,6 +60,11 @@ class Keeper(TrainerCallback):
         self._trainer: Trainer | None = None
         self.interruptions = Interruptions()
 
+    @property
+    def is_resumed(self) -> bool:
+        """Whether a checkpoint was found that is gone on from."""
+        return self._resumed is not None
+
     def find_back(self) -> int:
         """Put back what the stages before the interrupted one left; give its number, 0 where there is no checkpoint."""
         if self._checkpoints is None:

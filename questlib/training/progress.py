@@ -1,11 +1,14 @@
 """What a person sees of a stage while it runs, and what is kept of it."""
 
+import json
 import logging
 import time
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from questlib.run_folder import EVALUATIONS
 from questlib.training.tape import Tape
 
 logger = logging.getLogger(__name__)
@@ -18,11 +21,13 @@ class StageLog(TrainerCallback):
 
     Args:
         name: The stage.
+        folder: Takes a line for each evaluation, as soon as there is one.
         tape: Takes what the Trainer logs; steps that are played are neither logged again nor counted in the speed.
     """
 
-    def __init__(self, name: str, tape: Tape) -> None:
+    def __init__(self, name: str, tape: Tape, *, folder: Path) -> None:
         self.name = name
+        self._path = folder / EVALUATIONS
         self._tape = tape
         self._start = self._last_line = time.monotonic()
         self._n_played = 0
@@ -50,6 +55,10 @@ class StageLog(TrainerCallback):
             self._loss = f"{logs['loss']:.4f}"
         if "eval_spearman" in logs:
             logger.info("%s: step %d: Spearman %.4f", self.name, state.global_step, logs["eval_spearman"])
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            record = {"stage": self.name, "step": state.global_step, "spearman": logs["eval_spearman"]}
+            with self._path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(record) + "\n")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Say how far the stage is, and how long it would run to its end."""

@@ -11,6 +11,7 @@ from questlib.batches import PassCollator, QuestRows
 from questlib.devices import pick_device, pick_precision
 from questlib.model.quest import QuestModel
 from questlib.recipe import Stage, TrainingSettings
+from questlib.run_folder import EVALUATIONS
 from questlib.training.best_weights import BestWeights
 from questlib.training.checkpoint import Checkpoints
 from questlib.training.keeper import Keeper
@@ -45,7 +46,7 @@ def fit_stages(
         stop_rows: Questions that are neither learned from nor scored, to stop by; None trains every stage to its end.
         collator: Builds the batches.
         settings: What all stages share.
-        folder: For TensorBoard logs.
+        folder: For logs: a line for each evaluation, TensorBoard's where asked for.
         cache_folder: Holds what a frozen body makes of the rows, for stages that train only the head's outputs.
         checkpoints: Hold the state of the training; one that is found there is gone on from. None keeps nothing.
         deadline: When it should be over, by `time.monotonic`; stages are shortened, and later ones left out, for it.
@@ -70,6 +71,8 @@ def fit_stages(
     history: list[dict] = []
     keeper = Keeper(checkpoints, model=model, best=best, history=history, notes=notes)
     first = keeper.find_back()
+    if not keeper.is_resumed:
+        (folder / EVALUATIONS).unlink(missing_ok=True)
     for number, stage in list(enumerate(stages))[first:]:
         job = StageJob(
             model=model, stage=stage, number=number, n_stages=len(stages), train_rows=train_rows, stop_rows=stop_rows,

@@ -28,7 +28,7 @@ class FineTune(StageKind):
         if not job.pace.has_time(self._seconds_to_read()):
             job.notes.append(f"stage {stage.name}: left out, for want of time")
             return []
-        log = StageLog(f"stage {job.number + 1} of {job.n_stages}, {stage.name}", job.tape)
+        log = StageLog(f"stage {job.number + 1} of {job.n_stages}, {stage.name}", job.tape, folder=job.folder)
         trainer = QuestTrainer(
             model=job.model,
             args=self._arguments(),

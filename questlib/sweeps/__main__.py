@@ -1,0 +1,155 @@
+"""The command line of sweeps: run one, or report on one."""
+
+import argparse
+import logging
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+from optuna.trial import TrialState
+
+from questlib.data import read_tables
+from questlib.pretrained import find_encoder
+from questlib.run import Interrupted
+from questlib.run_folder import refuse_unwritable
+from questlib.sweeps import study as studies
+from questlib.sweeps.definition import Sweep, describe, read_sweep
+
+SWEEPS = Path("runs/sweeps")
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command: 0, or 1 after an error, which is told in one message on standard error; 130 where interrupted."""
+    parsed = _build_parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format=_format(parsed), datefmt="%H:%M:%S")
+    logging.getLogger("questlib.sweeps").setLevel(logging.INFO)
+    try:
+        return parsed.command(parsed)
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except (OSError, ValueError, TypeError, RuntimeError) as error:
+        sys.stderr.write(f"questlib.sweeps {parsed.name}: {error}\n")
+        return 1
+
+
+def _format(parsed: argparse.Namespace) -> str:
+    worker = getattr(parsed, "worker", 0)
+    return f"%(asctime)s worker {worker}: %(message)s" if worker else "%(asctime)s %(message)s"
+
+
+def _run(parsed: argparse.Namespace) -> int:
+    sweep = read_sweep(parsed.file)
+    folder = (parsed.out or SWEEPS / sweep.name).resolve()
+    if parsed.worker:
+        return _work(sweep, folder, parsed)
+    data = parsed.data or sweep.base["data"]
+    tables = read_tables(data)
+    os.environ["HF_HUB_OFFLINE"] = str(int(not sweep.base.get("use_internet", False)))
+    for encoder in _list_encoders(sweep):
+        find_encoder(encoder)
+    if parsed.plan:
+        from questlib.sweeps.forecast import forecast
+
+        forecast(sweep, tables, n_workers=parsed.workers or 1)
+        return 0
+    refuse_unwritable(folder / studies.DATABASE)
+    study = studies.open_study(sweep, folder=folder, storage=parsed.storage)
+    studies.take_back(study)
+    n_left = studies.count(study, TrialState.WAITING)
+    n_done = studies.count(study, TrialState.COMPLETE, TrialState.PRUNED)
+    if not n_left and not sweep.is_endless and not studies.count(study, TrialState.RUNNING):
+        sys.stdout.write(f"sweep {sweep.name} is finished: {n_done} trials in {folder}; nothing is left to do\n")
+        return 0
+    from questlib.sweeps.parent import Parent
+
+    command = [sys.executable, "-m", "questlib.sweeps", "run", str(parsed.file), *_options(parsed)]
+    parent = Parent([*command, "--worker"], n_workers=parsed.workers, log_folder=folder / "workers")
+    told = f"{n_left} trials are to be run by {parent.n_workers} workers" if n_left else "runs until its time is over"
+    sys.stdout.write(f"sweep {sweep.name} in {folder}: {told}\n")
+    sys.stdout.flush()
+    status = parent.work(study)
+    if parent.received is not None:
+        sys.stderr.write(f"interrupted; {folder} holds what is finished, and where to go on; go on with:\n")
+        sys.stderr.write(f"{shlex.join(command)}\n")
+        return status
+    _tell_end(sweep, study, parsed.file)
+    return status
+
+
+def _list_encoders(sweep: Sweep) -> set[str]:
+    settings = sweep.settings() if sweep.sampler == "grid" else sweep.single_changes()
+    recipes = [recipe for chosen in settings if (recipe := sweep.recipe(chosen)) is not None]
+    return {encoder for recipe in recipes for encoder in recipe.encoders}
+
+
+def _options(parsed: argparse.Namespace) -> list[str]:
+    given = {
+        "--data": parsed.data,
+        "--storage": parsed.storage,
+        "--out": parsed.out,
+        "--workers": parsed.workers or None,
+    }
+    return [part for name, value in given.items() if value is not None for part in (name, str(value))]
+
+
+def _work(sweep: Sweep, folder: Path, parsed: argparse.Namespace) -> int:
+    from questlib.sweeps.worker import Worker
+
+    study = studies.open_study(sweep, folder=folder, storage=parsed.storage)
+    try:
+        Worker(sweep, study, folder=folder, data=parsed.data, n_workers=parsed.workers or 1).work()
+    except Interrupted as interrupted:
+        return 128 + interrupted.number
+    return 0
+
+
+def _tell_end(sweep: Sweep, study: "studies.optuna.Study", file: Path) -> None:
+    n_failed = sum(studies.ERROR in trial.user_attrs for trial in study.get_trials(deepcopy=False))
+    n_done = studies.count(study, TrialState.COMPLETE)
+    sys.stdout.write(f"sweep {sweep.name}: {n_done} trials finished, {n_failed} failed\n")
+    if n_done:
+        sys.stdout.write(f"best {study.best_value:.4f}: {describe(study.best_params)}\n")
+        sys.stdout.write(f"make sweep-report SWEEP={file} shows what is more than luck\n")
+
+
+def _report(parsed: argparse.Namespace) -> int:
+    from questlib.sweeps.report import write_sweep_report
+
+    if bool(parsed.sweep) == bool(parsed.runs):
+        raise ValueError("a report is on a sweep's file or on runs, however neither or both are named")
+    folder = parsed.out or (SWEEPS / parsed.sweep.stem if parsed.sweep else SWEEPS / "report")
+    path = write_sweep_report(parsed.sweep, parsed.runs, folder=folder, data=parsed.data, storage=parsed.storage)
+    sys.stdout.write(f"{path}\n")
+    return 0
+
+
+def _build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m questlib.sweeps", description=__doc__)
+    commands = parser.add_subparsers(dest="name", required=True)
+    run = commands.add_parser("run", help="run a sweep, or go on with it")
+    run.add_argument("file", type=Path, help="sweep file, such as sweeps/learning_rates.yaml")
+    run.add_argument(
+        "--data", help="folder with train.csv, test.csv and sample_submission.csv; the profile's if not given"
+    )
+    run.add_argument("--workers", type=int, default=0, help="trials at once (as many as GPUs, else 1)")
+    run.add_argument("--storage", help="SQLAlchemy URL of a database that other machines use too (a file in --out)")
+    run.add_argument("--out", type=Path, help="folder of the sweep (runs/sweeps/<name>)")
+    run.add_argument("--plan", action="store_true", help="print the trials and the time they should take; run nothing")
+    run.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
+    run.set_defaults(command=_run)
+    report = commands.add_parser("report", help="report on a sweep, or on any runs")
+    report.add_argument("--sweep", type=Path, help="the sweep's file")
+    report.add_argument("--runs", nargs="+", type=Path, default=[], help="run folders, of a loop of one's own")
+    report.add_argument("--out", type=Path, help="folder of the sweep, and for the report (runs/sweeps/<name>)")
+    report.add_argument(
+        "--data", help="folder of tables, to pair settings by question; the sweep's profile's if not given"
+    )
+    report.add_argument("--storage", help="as it was given to run")
+    report.set_defaults(command=_report)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

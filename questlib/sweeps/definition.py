@@ -1,0 +1,277 @@
+"""A sweep file: which parameters are varied, how, and how far; checked whole before anything runs."""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+
+from questlib.checks import Checked, between, one_of, refuse_unknown
+from questlib.parameters import override, read_parameters, read_profile, read_yaml
+from questlib.recipe import Recipe
+from questlib.run_folder import SCORES
+
+SAMPLERS = ["grid", "random", "tpe"]
+PRUNERS = ["none", "median", "hyperband"]
+# More points than these are no sweep that anyone waits for.
+_MOST_POINTS = 10_000
+_OF_A_RANGE = ("low", "high", "step", "log")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dimension:
+    """One parameter that is varied."""
+
+    name: str  # dotted where it reaches inside
+    distribution: BaseDistribution
+    values: Mapping[Any, Any] = field(default_factory=dict)  # of choices, by what stands for each in tables
+    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # only where these others have such values
+
+    def applies(self, chosen: Mapping[str, Any]) -> bool:
+        """Tell whether it is varied where others are as chosen."""
+        return all(chosen.get(name) in allowed for name, allowed in self.when.items())
+
+    @property
+    def points(self) -> list[Any]:
+        """All of its values that a grid goes through; none for a range without steps."""
+        match self.distribution:
+            case CategoricalDistribution(choices=choices):
+                return list(choices)
+            case IntDistribution(low=low, high=high, step=step, log=False):
+                return list(range(low, high + 1, step))
+            case FloatDistribution(low=low, high=high, step=float(step)):
+                return [low + number * step for number in range(round((high - low) / step) + 1)]
+        return []
+
+    @property
+    def corners(self) -> list[Any]:
+        """Values that a check should try: every choice, or both ends of a range."""
+        is_choice = isinstance(self.distribution, CategoricalDistribution)
+        return self.points if is_choice else [self.distribution.low, self.distribution.high]  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep(Checked):
+    """What a sweep file holds; see `sweeps/` for examples."""
+
+    name: str
+    notebook: Path = Path("notebooks/quest.ipynb")
+    profile: str = "sample"
+    parameters: Mapping[str, Any] = field(default_factory=dict)  # over the profile's, the same in every trial
+    space: tuple[Dimension, ...]
+    sampler: str = one_of(SAMPLERS, "grid")
+    trials: int = between(0, 1_000_000, 0)  # settings that are tried; 0: all of a grid
+    minutes: float = between(0, 1e6, 0)  # of work, added up over workers, after which no trial begins; 0 sets no limit
+    seeds: tuple[int, ...] = ()  # every setting is tried with each; the profile's own where there are none
+    pruner: str = one_of(PRUNERS, "none")
+    objective: str = "nested.scores.tied.mean_without_rare"  # a number in a run's scores.json, made large
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.space:
+            raise ValueError("space must name a parameter to vary, however it is empty")
+        if self.sampler == "grid":
+            endless = [each.name for each in self.space if not each.points]
+            if endless:
+                raise ValueError(f"a grid needs choices, or ranges with a step, however not so: {endless}")
+        elif not self.trials and not self.minutes:
+            raise ValueError(f"sampler {self.sampler} never ends: trials or minutes must be given")
+
+    @property
+    def is_endless(self) -> bool:
+        """Whether only time ends it."""
+        return self.sampler != "grid" and not self.trials
+
+    def settings(self) -> list[dict[str, Any]]:
+        """List what is tried: the points of a grid, or as many empty settings as the sampler is to fill."""
+        if self.sampler != "grid":
+            return [{} for _ in range(self.trials)]
+        return list(islice(self._points({}, 0), self.trials or None))
+
+    def single_changes(self) -> Iterator[dict[str, Any]]:
+        """Give each value that a check should try, with the first of every other parameter."""
+        for varied in self.space:
+            for value in varied.corners:
+                chosen: dict[str, Any] = {}
+                for each in self.space:
+                    wanted = varied.when.get(each.name)
+                    if each.name == varied.name:
+                        chosen[each.name] = value
+                    elif each.applies(chosen):
+                        chosen[each.name] = wanted[0] if wanted else each.corners[0]
+                yield chosen
+
+    def _points(self, chosen: dict[str, Any], place: int) -> Iterator[dict[str, Any]]:
+        if place == len(self.space):
+            yield dict(chosen)
+            return
+        dimension = self.space[place]
+        if not dimension.applies(chosen):
+            yield from self._points(chosen, place + 1)
+            return
+        for value in dimension.points:
+            yield from self._points(chosen | {dimension.name: value}, place + 1)
+
+    def overrides(self, chosen: Mapping[str, Any], *, seed: int | None = None) -> dict[str, Any]:
+        """Turn what a trial chose into the notebook's parameters."""
+        known = {each.name: each.values for each in self.space}
+        given = {name: known[name].get(value, value) for name, value in chosen.items()}
+        return {**self.parameters, **given} | ({} if seed is None else {"seed": seed})
+
+    @cached_property
+    def base(self) -> dict[str, Any]:
+        """The notebook's parameters with the profile's, before a trial's own."""
+        own = read_profile(self.notebook.parent / "profiles", self.profile)
+        return override(read_parameters(self.notebook), own)
+
+    def profile_with(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
+        """Give a profile that runs what a trial chose."""
+        return read_profile(self.notebook.parent / "profiles", self.profile) | self.overrides(chosen)
+
+    def recipe(self, chosen: Mapping[str, Any], *, seed: int | None = None) -> Recipe | None:
+        """Give what a trial would train, None of a notebook that trains no members; what does not fit is refused."""
+        parameters = override(self.base, self.overrides(chosen, seed=seed))
+        return Recipe.from_parameters(parameters) if "members" in parameters else None
+
+    def describe(self) -> dict[str, Any]:
+        """Give all that decides what its trials are, as JSON has it; its budget may grow."""
+        space = {
+            each.name: {
+                "distribution": str(each.distribution),
+                "values": {str(label): value for label, value in each.values.items()},
+                "when": {name: list(allowed) for name, allowed in each.when.items()},
+            }
+            for each in self.space
+        }
+        about = {name: getattr(self, name) for name in ("profile", "sampler", "pruner", "objective")}
+        return about | {"notebook": self.notebook.name, "parameters": dict(self.parameters), "space": space}
+
+
+def name_of(setting: int, seed: int | None) -> str:
+    """Name a trial, and its folder."""
+    return f"{setting:03d}" if seed is None else f"{setting:03d}-seed-{seed}"
+
+
+def describe(chosen: Mapping[str, Any]) -> str:
+    """Write what a trial tries in one line."""
+    values = {name: f"{value:g}" if isinstance(value, float) else value for name, value in chosen.items()}
+    return ", ".join(f"{name}={value}" for name, value in values.items())
+
+
+def look_up(scores: dict[str, Any], name: str) -> float:
+    """Find a number in a run's scores by its dotted name."""
+    value: Any = scores
+    for part in name.split("."):
+        if not isinstance(value, dict) or part not in value:
+            known = list(value) if isinstance(value, dict) else "no more"
+            raise ValueError(f"objective {name!r} must name a number in {SCORES}, however {part!r} is not in {known}")
+        value = value[part]
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"objective {name!r} must be a number, however: {value!r}")
+    return float(value)
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Read a sweep file and check all of it against its notebook.
+
+    Raises:
+        FileNotFoundError: If it is not there.
+        ValueError: If a name is unknown, a value is out of its range, or a combination does not fit; and a TypeError
+            if a value is of another kind. The message begins with the file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"no sweep file {path}; those that ship are sweeps/*.yaml")
+    content = read_yaml(path)
+    try:
+        known = {each.name for each in fields(Sweep)} - {"name"}
+        refuse_unknown(content, known=known, what="field of a sweep")
+        kinds = {"parameters": dict, "space": dict, "seeds": list, "notebook": str, "profile": str, "objective": str}
+        for name, kind in kinds.items():
+            if not isinstance(content.get(name, kind()), kind):
+                raise TypeError(f"{name} must be of type {kind.__name__}, however: {content[name]!r}")
+        given = dict(content)
+        given["space"] = _read_space(content.get("space", {}))
+        given["seeds"] = tuple(content.get("seeds", ()))
+        given["notebook"] = Path(content.get("notebook", Sweep.notebook))
+        sweep = Sweep(name=path.stem, **given)
+        _check_points(sweep)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path}: {error}") from error
+    return sweep
+
+
+def _read_space(content: Mapping[str, Any]) -> tuple[Dimension, ...]:
+    dimensions: dict[str, Dimension] = {}
+    for name, given in content.items():
+        if name == "seed":
+            raise ValueError("seed must not be a parameter to vary: list seeds, which are told apart from settings")
+        dimension = _read_dimension(name, given)
+        for other, allowed in dimension.when.items():
+            refuse_unknown([other], known=dimensions, what=f"parameter before {name} in its when")
+            points = dimensions[other].points
+            wrong = [value for value in allowed if points and value not in points]
+            if wrong:
+                raise ValueError(f"{name} must apply where {other} is one of {points}, however: {wrong}")
+        dimensions[name] = dimension
+    return tuple(dimensions.values())
+
+
+def _read_dimension(name: str, given: object) -> Dimension:
+    if isinstance(given, list):
+        given = {"choices": given}
+    if not isinstance(given, dict):
+        raise TypeError(f"{name} must be a list of values or a range of low and high, however: {given!r}")
+    refuse_unknown(given, known=(*_OF_A_RANGE, "choices", "when"), what=f"field of {name}")
+    when = {
+        other: tuple(allowed) if isinstance(allowed, list) else (allowed,)
+        for other, allowed in given.get("when", {}).items()
+    }
+    if "choices" in given:
+        values = _label(given["choices"], name)
+        return Dimension(name=name, distribution=CategoricalDistribution(list(values)), values=values, when=when)
+    options = {each: given[each] for each in _OF_A_RANGE if each in given}
+    if not {"low", "high"} <= set(options):
+        raise ValueError(f"{name} must have choices, or low and high, however: {given!r}")
+    numbers = [options[each] for each in ("low", "high", "step") if each in options]
+    if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers):
+        raise TypeError(f"{name} must have numbers for its range, however: {numbers}")
+    kind = IntDistribution if all(isinstance(each, int) for each in numbers) else FloatDistribution
+    return Dimension(name=name, distribution=kind(**options), when=when)
+
+
+def _label(choices: object, name: str) -> dict[Any, Any]:
+    # A list or a mapping, such as whole stages, stands in tables under a name: its own, or what it holds.
+    if isinstance(choices, dict):
+        labelled = dict(choices)
+    elif isinstance(choices, list):
+        labelled = {_stand_for(each): each for each in choices}
+    else:
+        raise TypeError(f"{name} must list choices, or name them, however: {choices!r}")
+    if not labelled or (isinstance(choices, list) and len(labelled) < len(choices)):
+        raise ValueError(f"{name} must have choices, each another, however: {choices!r}")
+    return labelled
+
+
+def _stand_for(value: object) -> Any:  # noqa: ANN401
+    return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value)
+
+
+def _check_points(sweep: Sweep) -> None:
+    # Every combination of a grid; of others each value by itself, with the first that there are of the rest.
+    if sweep.sampler == "grid":
+        points = list(islice(sweep._points({}, 0), _MOST_POINTS + 1))
+        if len(points) > _MOST_POINTS:
+            raise ValueError(f"a grid must have {_MOST_POINTS} points at most, however it has more")
+    else:
+        points = list(sweep.single_changes())
+    for seed in sweep.seeds or (None,):
+        for chosen in points if seed in (None, *sweep.seeds[:1]) else points[:1]:
+            try:
+                sweep.recipe(chosen, seed=seed)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"with {chosen}: {error}") from error

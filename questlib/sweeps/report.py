@@ -1,0 +1,157 @@
+"""The report of a sweep: a notebook that is executed, one HTML file, a CSV table, and the best setting as a profile."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import papermill
+import yaml
+from matplotlib.figure import Figure
+from optuna.visualization import matplotlib as pictures
+
+from questlib.charts import BLUE, ORANGE, PALE, clean, new_figure
+from questlib.data import Tables, read_tables
+from questlib.run import write_report
+from questlib.run_folder import write_text
+from questlib.sweeps.definition import Sweep, read_sweep
+from questlib.sweeps.results import ABOUT, as_study, find_frontier, read_runs, read_study
+from questlib.sweeps.study import open_existing
+
+TABLE, BEST = "trials.csv", "best.yaml"
+NOTEBOOK = Path("notebooks/sweep_report.ipynb")
+# Of a run, and of a machine: no part of a profile.
+_NOT_OF_A_PROFILE = ("data", "out", "cache", "fingerprints")
+
+
+def write_sweep_report(
+    sweep_file: Path | None, runs: Sequence[Path], *, folder: Path, data: str | None, storage: str | None
+) -> Path:
+    """Execute the notebook of the report into a folder; give the HTML file."""
+    out = folder.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    executed = out / NOTEBOOK.name
+    parameters = {
+        "sweep": str(sweep_file.resolve()) if sweep_file else "", "runs": [str(run.resolve()) for run in runs],
+        "folder": str(out), "data": data or "", "storage": storage or "",
+    }  # fmt: skip
+    papermill.execute_notebook(
+        str(NOTEBOOK),
+        str(executed),
+        parameters=parameters,
+        kernel_name="python3",
+        progress_bar=False,
+        cwd=str(Path.cwd()),
+    )
+    write_report(executed, out / "report.html")
+    return out / "report.html"
+
+
+def load(
+    sweep_file: str, runs: Sequence[str], *, folder: str, data: str, storage: str
+) -> tuple[pd.DataFrame, Tables | None, Sweep | None]:
+    """Read the trials of a sweep, or any runs, and the tables that they were trained on."""
+    sweep = read_sweep(Path(sweep_file)) if sweep_file else None
+    if sweep is None:
+        trials = read_runs([Path(run) for run in runs], objective=Sweep.objective)
+    else:
+        study = open_existing(sweep, folder=Path(folder), storage=storage or None)
+        trials = read_study(study, trials_folder=Path(folder) / "trials")
+        data = data or str(sweep.base["data"])
+    trials.to_csv(Path(folder) / TABLE, index=False)
+    return trials, read_tables(data) if data else None, sweep
+
+
+def write_best_profile(sweep: Sweep, settings: pd.DataFrame, trials: pd.DataFrame, *, folder: str) -> str:
+    """Write the best setting as a profile that `make run PROFILE=` takes; give its text."""
+    best = trials[trials["setting"] == settings["setting"].iloc[0]].iloc[0]
+    chosen = {name: best[name] for name in trials.columns[len(ABOUT) :] if not pd.isna(best[name])}
+    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in chosen.items()}
+    given = {name: value for name, value in sweep.profile_with(plain).items() if name not in _NOT_OF_A_PROFILE}
+    text = f"# The best of the sweep {sweep.name}: {settings['mean'].iloc[0]:.4f} in {sweep.objective}.\n"
+    text += yaml.safe_dump(given, sort_keys=False, default_flow_style=None, width=120)
+    write_text(Path(folder) / BEST, text)
+    return text
+
+
+def show_table(frame: pd.DataFrame, *, title: str) -> str:
+    """Give a table in HTML whose columns sort by a click on their heads, without anything from elsewhere."""
+    shown = frame.drop(columns=[name for name in ("folder", "setting") if name in frame])
+    shown = shown.dropna(axis="columns", how="all")
+    table = shown.to_html(
+        index=False, na_rep="", float_format=lambda value: f"{value:.4g}", border=0, classes="sortable"
+    )
+    return f"<h3>{title}</h3><div style='overflow-x: auto'>{table}</div>{_SORT}"
+
+
+_SORT = """<script>
+document.querySelectorAll("table.sortable:not(.ready)").forEach(table => {
+  table.classList.add("ready");
+  table.querySelectorAll("th").forEach((head, place) => {
+    head.style.cursor = "pointer"; head.title = "sort";
+    head.onclick = () => {
+      const rows = [...table.tBodies[0].rows], up = head.dataset.up = head.dataset.up === "1" ? "" : "1";
+      const key = row => row.cells[place].textContent, number = text => text === "" ? -Infinity : Number(text);
+      rows.sort((a, b) => { const [x, y] = [key(a), key(b)];
+        return (isNaN(number(x)) || isNaN(number(y)) ? x.localeCompare(y) : number(x) - number(y)) * (up ? 1 : -1); });
+      table.tBodies[0].append(...rows);
+    };
+  });
+});
+</script>"""
+
+
+def plot_frontier(trials: pd.DataFrame) -> Figure:
+    """Draw score against seconds; what no other trial beats in both is marked."""
+    done = trials.dropna(subset=["value", "seconds"])
+    figure = new_figure(width=9, height=4.5)
+    axes = clean(figure.subplots(), grid="y")
+    axes.scatter(done["seconds"] / 60, done["value"], color=PALE, label="trials")
+    front = done.loc[find_frontier(trials)[lambda marks: marks].index].sort_values("seconds")
+    axes.plot(front["seconds"] / 60, front["value"], "o-", color=ORANGE, label="nothing is better in less time")
+    for row in front.itertuples():
+        axes.annotate(
+            str(row.trial), (row.seconds / 60, row.value), xytext=(4, 6), textcoords="offset points", fontsize=8
+        )
+    axes.set(title="Score against time", xlabel="minutes of a trial", ylabel="score")
+    axes.legend(fontsize=8)
+    return figure
+
+
+def plot_settings(settings: pd.DataFrame) -> Figure:
+    """Draw every setting's mean with its standard error, best on top, those that cannot be told from it in colour."""
+    figure = new_figure(width=9, height=1.2 + 0.35 * len(settings))
+    axes = clean(figure.subplots())
+    for place, row in enumerate(settings.to_dict("records")):
+        error = row["standard error"]
+        color = PALE if row["verdict"] == "worse" else ORANGE if row["verdict"] == "best" else BLUE
+        axes.errorbar(row["mean"], place, xerr=None if np.isnan(error) else error, fmt="o", color=color, capsize=3)
+    axes.set_yticks(range(len(settings)), [f"setting {number}" for number in settings["setting"]])
+    axes.invert_yaxis()
+    axes.set(title="Mean of each setting and its standard error (blue: as good as the best, by all that is known)")
+    axes.set_xlabel("score")
+    return figure
+
+
+def plot_study(trials: pd.DataFrame) -> list[Figure]:
+    """Draw Optuna's history, importances, slices and parallel coordinates, as far as there is enough to draw."""
+    study = as_study(trials)
+    varied = [
+        name for name in trials.columns[len(ABOUT) :] if trials[name].map(json.dumps, na_action="ignore").nunique() > 1
+    ]
+    figures = []
+    if len(study.trials) >= 2 and varied:
+        figures.append(_figure_of(pictures.plot_optimization_history(study)))
+        if len(varied) > 1 and len({trial.value for trial in study.trials}) > 1:
+            figures.append(_figure_of(pictures.plot_param_importances(study)))
+            figures.append(_figure_of(pictures.plot_parallel_coordinate(study, params=varied)))
+        figures.append(_figure_of(pictures.plot_slice(study, params=varied)))
+    return figures
+
+
+def _figure_of(axes: object) -> Figure:
+    first = np.atleast_1d(np.asarray(axes, dtype=object)).flat[0]
+    figure = first.get_figure()
+    figure.set_layout_engine("constrained")
+    return figure

@@ -1,0 +1,287 @@
+"""The study of a sweep: where it is stored, which trials it has, and what becomes of those whose worker is gone."""
+
+import os
+import random
+import socket
+import time
+import warnings
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+import psutil
+from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.storages import BaseStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages._heartbeat import BaseHeartbeat
+from optuna.trial import FrozenTrial, TrialState
+from sqlalchemy import event
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
+
+from questlib.sweeps.definition import Sweep
+
+# A worker only waits for its kernel, so its heart beats in time, however busy the machine is. A laptop that sleeps for
+# longer than the grace loses its trial to another worker, which takes it up where it was.
+_HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 120
+_MOST_TRIES = 3
+# A server that restarts is waited for.
+_PATIENCE_SECONDS, _PATIENCE_TO_BEGIN = 300.0, 15.0
+DATABASE = "study.db"
+# What a trial is told by, in its user attributes.
+SETTING, SEED, WORKER, ERROR, SECONDS, SCORES, SURPLUS = (
+    "setting", "seed", "worker", "error", "seconds", "scores", "surplus",
+)  # fmt: skip
+
+
+class PatientStorage(RDBStorage):
+    """A relational storage that waits while its server restarts, and a SQLite file that several processes may write.
+
+    SQLite is what a sweep uses by default: after a kill the next transaction finds the file whole, which an appended
+    journal need not be, and only relational storages have heartbeats.
+
+    Args:
+        url: As SQLAlchemy takes it.
+    """
+
+    def __init__(self, url: str) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            retry = RetryHeartbeatStaleTrialCallback(max_retry=_MOST_TRIES, inherit_intermediate_values=True)
+            is_file = url.startswith("sqlite")
+            # Of those that begin at the same moment one makes the tables; the others find them at their second try.
+            _wait_out(super().__init__, faults=(SQLAlchemyError,), patience=_PATIENCE_TO_BEGIN)(
+                url,
+                engine_kwargs={"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True},
+                heartbeat_interval=_HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=retry,
+            )
+        if is_file:
+            # A transaction that reads first and then writes would find the file locked by another one like it, or take
+            # a trial that the other one took: each begins as a writer, and they wait for one another.
+            event.listen(self.engine, "connect", _leave_transactions_to_us)
+            event.listen(self.engine, "begin", _begin_as_writer)
+            self.engine.dispose()
+
+    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401
+        value = super().__getattribute__(name)
+        return _wait_out(value) if name in _ON_SERVER else value
+
+
+_AWAY = (OperationalError, InterfaceError)
+_ON_SERVER = {
+    name
+    for kind in (BaseStorage, BaseHeartbeat)
+    for name, value in vars(kind).items()
+    if callable(value) and not name.startswith("__") and name not in ("remove_session", "get_heartbeat_interval")
+} | {"_create_new_trial", "_get_trials"}
+
+
+def _leave_transactions_to_us(connection: Any, record: object) -> None:  # noqa: ANN401
+    connection.isolation_level = None
+
+
+def _begin_as_writer(connection: Any) -> None:  # noqa: ANN401
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _wait_out(
+    call: Callable[..., Any], *, faults: tuple[type[Exception], ...] = _AWAY, patience: float = _PATIENCE_SECONDS
+) -> Callable[..., Any]:
+    def patient(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        start, pause = time.monotonic(), 0.2
+        while True:
+            try:
+                return call(*arguments, **options)
+            except (StorageInternalError, SQLAlchemyError) as error:
+                told = error.__cause__ if isinstance(error, StorageInternalError) else error
+                if not isinstance(told, faults) or time.monotonic() - start > patience:
+                    raise
+            time.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, 5.0)
+
+    return patient
+
+
+def open_study(sweep: Sweep, *, folder: Path, storage: str | None) -> optuna.Study:
+    """Open the study of a sweep, or make it; what is missing of its trials is added to it.
+
+    Args:
+        sweep: Names the study.
+        folder: Of the sweep; holds the storage where none is named.
+        storage: A relational storage that several machines share, as SQLAlchemy's URL.
+
+    Raises:
+        ValueError: If the study was begun as another sweep; the differences are named.
+    """
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    folder.mkdir(parents=True, exist_ok=True)
+    sampler, pruner = _SAMPLERS[sweep.sampler](), _PRUNERS[sweep.pruner]()
+    study = optuna.create_study(
+        storage=_open_storage(storage or _url_of(folder)), study_name=sweep.name, direction="maximize",
+        load_if_exists=True, sampler=sampler, pruner=pruner,
+    )  # fmt: skip
+    _refuse_other(study, sweep)
+    add_missing(study, sweep)
+    return study
+
+
+def open_existing(sweep: Sweep, *, folder: Path, storage: str | None) -> optuna.Study:
+    """Open the study of a sweep to read it."""
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    if storage is None and not (folder / DATABASE).is_file():
+        raise FileNotFoundError(f"no sweep {sweep.name} in {folder}: {DATABASE} is not there; run it first")
+    return optuna.load_study(study_name=sweep.name, storage=_open_storage(storage or _url_of(folder)))
+
+
+def _open_storage(url: str) -> PatientStorage:
+    try:
+        return PatientStorage(url)
+    except (SQLAlchemyError, StorageInternalError, ImportError) as error:
+        shown = make_url(url).render_as_string(hide_password=True) if "://" in url else url
+        why = "is no URL" if isinstance(error, ArgumentError) else str(error).split("\n")[0]
+        raise RuntimeError(f"the storage {shown} must be a database that can be opened, however: {why}") from error
+
+
+def _url_of(folder: Path) -> str:
+    return f"sqlite:///{(folder / DATABASE).resolve()}"
+
+
+def _build_sampler(kind: type[BaseSampler], **options: Any) -> Callable[[], BaseSampler]:  # noqa: ANN401
+    # Every worker draws otherwise: a common seed would draw the same for all.
+    return lambda: kind(**options)
+
+
+_SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
+    "grid": _build_sampler(RandomSampler),
+    "random": _build_sampler(RandomSampler),
+    # Trials that run count as bad ones, so that several workers do not try the same.
+    "tpe": _build_sampler(TPESampler, constant_liar=True, n_startup_trials=5),
+}
+_PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
+    "none": optuna.pruners.NopPruner,
+    "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=3, n_warmup_steps=1),
+    "hyperband": optuna.pruners.HyperbandPruner,
+}
+
+
+def _refuse_other(study: optuna.Study, sweep: Sweep) -> None:
+    began, now = study.user_attrs.get("sweep"), sweep.describe()
+    if began is None:
+        study.set_user_attr("sweep", now)
+        return
+    changed = [name for name in now if began.get(name) != now[name]]
+    if changed:
+        told = "; ".join(f"{name} was {began.get(name)}, is {now[name]}" for name in changed)
+        raise ValueError(
+            f"the sweep {sweep.name} can only go on as it began, however {told}; budget and seeds may grow, anything "
+            "else is another sweep: name its file otherwise"
+        )
+
+
+def add_missing(study: optuna.Study, sweep: Sweep) -> int:
+    """Queue what the sweep asks for and nobody has begun; tell how many trials that are.
+
+    A sampler fills in a setting when its first trial begins; that trial then queues the setting's other seeds.
+    """
+    there = {(trial.user_attrs.get(SETTING), trial.user_attrs.get(SEED)) for trial in study.get_trials(deepcopy=False)}
+    seeds = sweep.seeds or (None,)
+    is_grid = sweep.sampler == "grid"
+    n_added = 0
+    for seed in seeds if is_grid else seeds[:1]:
+        for number, chosen in enumerate(sweep.settings()):
+            if (number, seed) not in there:
+                queue(study, chosen, setting=number, seed=seed)
+                n_added += 1
+    return n_added
+
+
+def queue(study: optuna.Study, chosen: dict[str, Any], *, setting: int, seed: int | None) -> None:
+    """Queue one trial."""
+    study.enqueue_trial(chosen, user_attrs={SETTING: setting, SEED: seed})
+
+
+def count(study: optuna.Study, *states: TrialState) -> int:
+    """Count the trials of some states, without those that nobody asked for."""
+    return sum(not trial.user_attrs.get(SURPLUS) for trial in study.get_trials(deepcopy=False, states=states))
+
+
+def is_surplus(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Tell whether nobody asked for a trial, or another one is the same.
+
+    Two workers that see one trial waiting both ask for it, and one gets a new one; two machines that begin a sweep at
+    the same moment both queue its trials.
+    """
+    key = trial.user_attrs.get(SETTING), trial.user_attrs.get(SEED)
+    if key[0] is None:
+        return True
+    return any(
+        (each.user_attrs.get(SETTING), each.user_attrs.get(SEED)) == key
+        and each.number < trial.number
+        and not each.user_attrs.get(SURPLUS)
+        and (each.state != TrialState.FAIL or ERROR in each.user_attrs)
+        for each in study.get_trials(deepcopy=False)
+    )
+
+
+def identify_worker() -> dict[str, Any]:
+    """Say which process this is, so that others can tell whether it lives."""
+    process = psutil.Process()
+    return {"machine": _machine(), "pid": process.pid, "started": process.create_time()}
+
+
+def _machine() -> str:
+    spaces = Path("/proc/self/ns/pid")  # two containers of one name count their processes apart
+    return f"{socket.gethostname()} {spaces.readlink() if spaces.exists() else ''}"
+
+
+def _is_gone(trial: FrozenTrial) -> bool:
+    worker = trial.user_attrs.get(WORKER)
+    if worker is None:  # was killed before it could say who it is
+        began = trial.datetime_start
+        return began is not None and (datetime.now() - began).total_seconds() > GRACE_SECONDS
+    if worker["machine"] != _machine() or worker["pid"] == os.getpid():
+        return False
+    try:
+        return abs(psutil.Process(worker["pid"]).create_time() - worker["started"]) > 1
+    except psutil.NoSuchProcess:
+        return True
+
+
+def take_back(study: optuna.Study) -> int:
+    """Queue again what workers had begun that are gone: those of this machine at once, others by their heartbeat."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        fail_stale_trials(study)
+    gone = [trial for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)) if _is_gone(trial)]
+    return sum(put_back(study, trial) for trial in gone)
+
+
+def put_back(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """End a trial whose worker is gone, and queue it once more; False where another worker did."""
+    try:
+        study.tell(trial.number, state=TrialState.FAIL)
+    except (ValueError, UpdateFinishedTrialError):
+        return False
+    requeue(study, trial)
+    return True
+
+
+def is_queued_again(study: optuna.Study, trial: FrozenTrial) -> bool:
+    """Tell whether a trial that was broken off has been queued once more."""
+    key = trial.user_attrs.get(SETTING), trial.user_attrs.get(SEED)
+    return any(
+        (each.user_attrs.get(SETTING), each.user_attrs.get(SEED)) == key and each.number > trial.number
+        for each in study.get_trials(deepcopy=False)
+        if not each.user_attrs.get(SURPLUS)
+    )
+
+
+def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial that was broken off once more, with the parameters and evaluations that it has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        RetryHeartbeatStaleTrialCallback(max_retry=None, inherit_intermediate_values=True)(study, trial)

@@ -1,0 +1,123 @@
+"""A sweep file is read whole and checked before anything runs."""
+
+from pathlib import Path
+
+import pytest
+from sweeping import write_sweep
+
+from questlib.sweeps.definition import read_sweep
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _in_project(monkeypatch):
+    monkeypatch.chdir(PROJECT)
+
+
+def write(tmp_path, text: str) -> Path:
+    path = tmp_path / "any.yaml"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("path", sorted((PROJECT / "sweeps").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_that_ships_is_valid(path):
+    sweep = read_sweep(path)
+    assert sweep.settings()
+
+
+def test_grid_has_every_combination_in_order(tmp_path):
+    text = "space:\n  max_length: {low: 64, high: 128, step: 64}\n  pooling: [cls, mean]\n"
+    assert read_sweep(write(tmp_path, text)).settings() == [
+        {"max_length": length, "pooling": pooling} for length in (64, 128) for pooling in ("cls", "mean")
+    ]
+
+
+def test_conditional_parameter_is_varied_only_where_it_applies(tmp_path):
+    text = "space:\n  layout: [pair, joint]\n  body_share: {low: 0.3, high: 0.7, step: 0.4, when: {layout: joint}}\n"
+    assert read_sweep(write(tmp_path, text)).settings() == [
+        {"layout": "pair"},
+        {"layout": "joint", "body_share": 0.3},
+        {"layout": "joint", "body_share": pytest.approx(0.7)},
+    ]
+
+
+def test_whole_lists_are_choices_and_dotted_names_reach_into_them(tmp_path):
+    sweep = read_sweep(PROJECT / "sweeps/stages_small.yaml")
+    assert len(sweep.settings()) == 4
+    given = sweep.overrides({"stages": "alternating", "stages.full.warmup_share": 0.06})
+    assert [stage["name"] for stage in given["stages"]] == ["full", "head", "full", "head"]
+    recipe = sweep.recipe({"stages": "alternating", "stages.full.warmup_share": 0.06})
+    assert [stage.warmup_share for stage in recipe.members[0].stages] == [0.06, 0.0, 0.06, 0.0]
+
+
+def test_members_are_choices_too(tmp_path):
+    text = "space:\n  members: [[{name: words, kind: lexical}], [{name: words, kind: lexical, alpha: 3e0}]]\n"
+    sweep = read_sweep(write(tmp_path, text))
+    recipes = [sweep.recipe(chosen) for chosen in sweep.settings()]
+    assert [recipe.members[0].alpha for recipe in recipes] == [10.0, 3.0]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "told"),
+    [
+        ("space:\n  max_lenght: [64]\n", ValueError, "unknown parameter: 'max_lenght' (did you mean 'max_length'?)"),
+        ("space:\n  learning_rate: [1e-5]\n", ValueError, "name it by one of: stages.full.learning_rate"),
+        ("space:\n  stages.ful.epochs: [1]\n", ValueError, "'ful' (did you mean 'full'?)"),
+        ("space:\n  max_length: ['64']\n", TypeError, "parameter max_length must be of type int, however: '64'"),
+        ("space:\n  pooling: [clss]\n", ValueError, "unknown pooling: 'clss' (did you mean 'cls'?)"),
+        ("space:\n  max_length: [64, 100000]\n", ValueError, "max_length must lie in [8, 8192], however: 100000"),
+        (
+            "space:\n  max_length: {low: 64, high: 256}\nsampler: random\ntrails: 3\n",
+            ValueError,
+            "did you mean 'trials'",
+        ),
+        ("space:\n  max_length: {low: 64, hihg: 256}\n", ValueError, "'hihg' (did you mean 'high'?)"),
+        ("space:\n  head_dropout: {low: 0.1, high: 0.3}\n", ValueError, "a grid needs choices, or ranges with a step"),
+        (
+            "space:\n  head_dropout: {low: 0.1, high: 2.5}\nsampler: tpe\ntrials: 2\n",
+            ValueError,
+            "head_dropout must lie",
+        ),
+        (
+            "space:\n  head_dropout: {low: 0.1, high: 0.3}\nsampler: random\n",
+            ValueError,
+            "trials or minutes must be given",
+        ),
+        ("space:\n  pooling: [cls]\nsampler: gird\n", ValueError, "unknown sampler: 'gird' (did you mean 'grid'?)"),
+        (
+            "space:\n  pooling: [cls]\nprofile: smaple\n",
+            ValueError,
+            "unknown profile: 'smaple' (did you mean 'sample'?)",
+        ),
+        (
+            "space:\n  pooling: [cls]\nparameters: {fold: 3}\n",
+            ValueError,
+            "unknown parameter: 'fold' (did you mean 'folds'",
+        ),
+        ("space:\n  seed: [1, 2]\n", ValueError, "list seeds"),
+        ("space:\n  pooling: [cls]\nseeds: [a]\n", TypeError, "seed"),
+        ("space: {}\n", ValueError, "space must name a parameter to vary"),
+        ("space:\n  body_share: {low: 0.1, high: 0.5, step: 0.4, when: {layuot: joint}}\n", ValueError, "'layuot'"),
+        ("- a\n", ValueError, "must map"),
+    ],
+)
+def test_mistake_is_refused_by_name_with_the_file(tmp_path, text, error, told):
+    path = write(tmp_path, text)
+    with pytest.raises(error) as caught:
+        read_sweep(path)
+    assert str(caught.value).startswith(str(path))
+    assert told in str(caught.value)
+
+
+def test_missing_file_says_what_there_is(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"those that ship are sweeps/\*\.yaml"):
+        read_sweep(tmp_path / "none.yaml")
+
+
+def test_any_notebook_can_be_swept(tmp_path):
+    sweep = read_sweep(write_sweep(tmp_path, "space:\n  x: [0.1, 0.2]\n"))
+    assert sweep.settings() == [{"x": 0.1}, {"x": 0.2}]
+    with pytest.raises(ValueError, match="unknown parameter: 'z'"):
+        read_sweep(write_sweep(tmp_path, "space:\n  z: [0.1, 0.2]\n"))

@@ -1,0 +1,122 @@
+"""Trials are shared out among processes: none lost, none run twice, whatever is killed."""
+
+import os
+import subprocess
+from collections import Counter
+
+import pytest
+from optuna.trial import TrialState
+from sqlalchemy.exc import OperationalError
+from sweeping import read_lines, start_cheap, wait_until, write_sweep
+
+from questlib.sweeps import study as studies
+from questlib.sweeps.definition import read_sweep
+from questlib.sweeps.study import PatientStorage, open_study
+
+FORTY = "space:\n  x: {low: 0.0, high: 39.0, step: 1.0}\n"
+
+
+def complete(study) -> list[float]:
+    return [trial.value for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))]
+
+
+def test_four_workers_on_one_file_finish_forty_trials_none_lost_and_none_twice(tmp_path):
+    file = write_sweep(tmp_path, FORTY)
+    workers = [start_cheap(file, tmp_path / "sweep") for _ in range(4)]
+    for worker in workers:
+        _, told = worker.communicate(timeout=300)
+        assert worker.returncode == 0, told.decode()
+    begun = Counter(read_lines(tmp_path / "sweep" / "begun.txt"))
+    assert len(begun) == 40
+    assert set(begun.values()) == {1}
+    study = open_study(read_sweep(file), folder=tmp_path / "sweep", storage=None)
+    assert sorted(complete(study)) == [float(number) for number in range(40)]
+
+
+def test_trial_of_a_killed_worker_is_run_by_another_and_keeps_its_place_in_the_grid(tmp_path):
+    file = write_sweep(tmp_path, "space:\n  x: [0.0, 1.0, 2.0]\nparameters: {seconds: 1.0}\n")
+    folder = tmp_path / "sweep"
+    first = start_cheap(file, folder)
+    wait_until(lambda: len(read_lines(folder / "begun.txt")) == 2)
+    first.kill()
+    first.wait()
+    second = start_cheap(file, folder)
+    _, told = second.communicate(timeout=120)
+    assert second.returncode == 0, told.decode()
+    study = open_study(read_sweep(file), folder=folder, storage=None)
+    assert sorted(complete(study)) == [0.0, 1.0, 2.0]
+    assert Counter(read_lines(folder / "begun.txt")) == {"000": 1, "001": 2, "002": 1}
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    return read_sweep(write_sweep(tmp_path, "space:\n  x: [0.0, 1.0]\nseeds: [1, 2]\n"))
+
+
+def test_sweep_can_grow_but_not_become_another(sweep, tmp_path):
+    assert studies.count(open_study(sweep, folder=tmp_path, storage=None), TrialState.WAITING) == 4
+    more = read_sweep(write_sweep(tmp_path, "space:\n  x: [0.0, 1.0]\nseeds: [1, 2, 3]\n"))
+    assert studies.count(open_study(more, folder=tmp_path, storage=None), TrialState.WAITING) == 6
+    other = read_sweep(write_sweep(tmp_path, "space:\n  x: [0.0, 2.0]\nseeds: [1, 2]\n"))
+    with pytest.raises(ValueError, match=r"can only go on as it began, however space was .*1\.0.*is .*2\.0"):
+        open_study(other, folder=tmp_path, storage=None)
+
+
+def test_machines_that_begin_together_and_queue_the_same_trials_run_them_once(sweep, tmp_path):
+    study = open_study(sweep, folder=tmp_path, storage=None)
+    for setting in (0, 1):  # another machine saw none of them yet
+        studies.queue(study, {"x": float(setting)}, setting=setting, seed=1)
+    trials = study.get_trials()
+    assert [studies.is_surplus(study, trial) for trial in trials] == [False] * 4 + [True] * 2
+    nobody_asked = study.ask()  # takes the first one that waits
+    assert nobody_asked.number == 0
+    study.add_trial(trials[0])
+
+
+def test_retried_trial_has_the_evaluations_that_it_had(sweep, tmp_path):
+    study = open_study(sweep, folder=tmp_path, storage=None)
+    trial = study.ask()
+    trial.suggest_categorical("x", (0.0, 1.0))
+    trial.report(0.5, 0)
+    trial.set_user_attr(studies.WORKER, studies.identify_worker() | {"pid": 2**22 + 1})
+    assert studies.take_back(study) == 1
+    again = [each for each in study.get_trials() if each.state == TrialState.WAITING][-1]
+    assert again.intermediate_values == {0: 0.5}
+    assert again.params == {"x": 0.0}
+    assert again.user_attrs[studies.SETTING] == 0
+    assert studies.take_back(study) == 0
+    assert not studies.is_surplus(study, again)
+
+
+def test_trial_of_a_worker_that_lives_or_of_another_machine_is_left_to_it(sweep, tmp_path):
+    study = open_study(sweep, folder=tmp_path, storage=None)
+    mine, parents, far = study.ask(), study.ask(), study.ask()
+    mine.set_user_attr(studies.WORKER, studies.identify_worker())
+    process = subprocess.Popen(["sleep", "60"])
+    try:
+        import psutil
+
+        started = psutil.Process(process.pid).create_time()
+        parents.set_user_attr(studies.WORKER, studies.identify_worker() | {"pid": process.pid, "started": started})
+        far.set_user_attr(studies.WORKER, {"machine": "elsewhere", "pid": os.getpid(), "started": 0.0})
+        assert studies.take_back(study) == 0
+    finally:
+        process.kill()
+        process.wait()
+    assert studies.take_back(study) == 1  # that one alone
+
+
+def test_storage_waits_while_its_server_is_away_and_lets_other_errors_pass(tmp_path, monkeypatch):
+    storage = PatientStorage(f"sqlite:///{tmp_path / 'study.db'}")
+    failures = iter([OperationalError("select", {}, Exception("away")), None])
+
+    def flaky(self):
+        error = next(failures)
+        if error is not None:
+            raise error
+        return ["there"]
+
+    monkeypatch.setattr("optuna.storages.RDBStorage.get_all_studies", flaky)
+    assert storage.get_all_studies() == ["there"]
+    with pytest.raises(KeyError):
+        storage.get_trial(99)
