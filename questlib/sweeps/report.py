@@ -152,6 +152,4 @@ def plot_study(trials: pd.DataFrame) -> list[Figure]:
 
 def _figure_of(axes: object) -> Figure:
     first = np.atleast_1d(np.asarray(axes, dtype=object)).flat[0]
-    figure = first.get_figure()
-    figure.set_layout_engine("constrained")
-    return figure
+    return first.get_figure()

@@ -132,6 +132,8 @@ class Worker:
         except _FAULTS as error:
             trial.set_user_attr(studies.ERROR, f"{type(error).__name__}: {error}"[:2000])
             logger.warning("trial %s failed: %s", out.name, str(error)[:300])
+            with out.with_name(f"{out.name}.{LOG}").open("a", encoding="utf-8") as stream:
+                stream.write(f"{error}\n")
             raise
         finally:
             os.environ.pop(SESSION_START, None)

@@ -70,9 +70,7 @@ def fit_stages(
     pace = Pace(deadline=deadline, share=share, notes=notes)
     history: list[dict] = []
     keeper = Keeper(checkpoints, model=model, best=best, history=history, notes=notes)
-    first = keeper.find_back()
-    if not keeper.is_resumed:
-        (folder / EVALUATIONS).unlink(missing_ok=True)
+    first = _begin(keeper, folder)
     for number, stage in list(enumerate(stages))[first:]:
         job = StageJob(
             model=model, stage=stage, number=number, n_stages=len(stages), train_rows=train_rows, stop_rows=stop_rows,
@@ -84,6 +82,14 @@ def fit_stages(
     _refuse_not_finite(model)
     keeper.begin_stage(len(stages))
     return history
+
+
+def _begin(keeper: Keeper, folder: Path) -> int:
+    # A training that goes on keeps its log.
+    first = keeper.find_back()
+    if not keeper.is_resumed:
+        (folder / EVALUATIONS).unlink(missing_ok=True)
+    return first
 
 
 def _add_records(history: list[dict], records: list[dict], *, job: StageJob) -> None:
