@@ -58,16 +58,16 @@ class Schedule:
         left = self.clock.limit - self._closing - now
         if first.member.is_quick and (left > 0 or not self._standing.is_there):
             return first  # whatever the limit is, something is to stand
-        costs = [self._cost(task) for task in waiting]
+        begun_before = [kept, *(task.read_progress() for task in waiting[1:])]
+        costs = [self._cost(task, progress) for task, progress in zip(waiting, begun_before, strict=True)]
         busy = [max(0.0, self._ends[task.name] - now) for task in running]
         begun = {task.member.name for task in running} | set(self._standing.finished)
         names = [task.member.name for task in waiting]
         is_first = [name not in begun and names.index(name) == place for place, name in enumerate(names)]
         shares = choose_shares(costs, is_first=is_first, seconds=left, n_devices=n_devices, busy=busy)
-        for place, task in enumerate(waiting):
-            begun_before = task.read_progress()
-            if shares[place] and begun_before is not None:
-                shares[place] = begun_before[0]
+        shares = [
+            progress[0] if share and progress else share for share, progress in zip(shares, begun_before, strict=True)
+        ]
         if self.speeds:
             seconds = total_seconds(costs, shares, n_devices=n_devices, busy=busy)
             self.clock.plan(self._describe(waiting, shares, running=running, seconds=seconds))
@@ -90,8 +90,8 @@ class Schedule:
             expected = self.speeds[name].fit_seconds(outcome.epochs) + self._predict_seconds(task, factor=1.0)
             self._factors[name] = (fit + predict) / expected
 
-    def _cost(self, task: FoldTask) -> Cost:
-        speed, kept = self.speeds.get(task.member.name), task.read_progress()
+    def _cost(self, task: FoldTask, kept: tuple[Share, int, float] | None) -> Cost:
+        speed = self.speeds.get(task.member.name)
         if speed is None:
             return lambda _: 0.0
         predict = self._predict_seconds(task) + self._standing.seconds

@@ -249,7 +249,7 @@ def _label(choices: object, name: str) -> dict[Any, Any]:
     if isinstance(choices, dict):
         labelled = dict(choices)
     elif isinstance(choices, list):
-        labelled = {_stand_for(each): each for each in choices}
+        labelled = {stand_for(each): each for each in choices}
     else:
         raise TypeError(f"{name} must list choices, or name them, however: {choices!r}")
     if not labelled or (isinstance(choices, list) and len(labelled) < len(choices)):
@@ -257,7 +257,8 @@ def _label(choices: object, name: str) -> dict[Any, Any]:
     return labelled
 
 
-def _stand_for(value: object) -> Any:  # noqa: ANN401
+def stand_for(value: object) -> Any:  # noqa: ANN401
+    """Give what stands for a value in tables: itself if it is plain, else its JSON."""
     return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value)
 
 

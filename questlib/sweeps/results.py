@@ -15,7 +15,7 @@ from questlib.resume import flatten
 from questlib.run_folder import RECIPE, SCORES, TIED, TIMELINE, read_json
 from questlib.scores import compare, read_tied
 from questlib.sweeps import study as studies
-from questlib.sweeps.definition import look_up, name_of
+from questlib.sweeps.definition import look_up, name_of, stand_for
 
 # Columns of a table of trials; the parameters follow.
 ABOUT = ["trial", "setting", "seed", "state", "value", "seconds", "error", "folder"]
@@ -65,7 +65,7 @@ def read_runs(folders: Iterable[Path], *, objective: str) -> pd.DataFrame:
     chosen = [{name: recipe.get(name) for name in parameters} for recipe in recipes]
     settings = {text: number for number, text in enumerate(dict.fromkeys(map(json.dumps, chosen)))}
     for row, recipe, values in zip(rows, recipes, chosen, strict=True):
-        plain = {name: value if _is_plain(value) else json.dumps(value) for name, value in values.items()}
+        plain = {name: stand_for(value) for name, value in values.items()}
         row |= {"setting": settings[json.dumps(values)], "seed": recipe[seeds[0]] if seeds else None, **plain}
     return pd.DataFrame(rows, columns=[*ABOUT, *parameters])
 
@@ -187,10 +187,6 @@ def _distribution_of(column: pd.Series) -> CategoricalDistribution | FloatDistri
 
 def _plain(value: object) -> object:
     return value.item() if isinstance(value, np.generic) else value
-
-
-def _is_plain(value: object) -> bool:
-    return value is None or isinstance(value, bool | int | float | str)
 
 
 def _is_missing(value: object) -> bool:

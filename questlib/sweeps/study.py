@@ -16,7 +16,7 @@ from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateF
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import BaseStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.storages._heartbeat import BaseHeartbeat
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
@@ -150,16 +150,12 @@ def _url_of(folder: Path) -> str:
     return f"sqlite:///{(folder / DATABASE).resolve()}"
 
 
-def _build_sampler(kind: type[BaseSampler], **options: Any) -> Callable[[], BaseSampler]:  # noqa: ANN401
-    # Every worker draws otherwise: a common seed would draw the same for all.
-    return lambda: kind(**options)
-
-
+# Without a seed: a common one would draw the same for all workers.
 _SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
-    "grid": _build_sampler(RandomSampler),
-    "random": _build_sampler(RandomSampler),
+    "grid": RandomSampler,
+    "random": RandomSampler,
     # Trials that run count as bad ones, so that several workers do not try the same.
-    "tpe": _build_sampler(TPESampler, constant_liar=True, n_startup_trials=5),
+    "tpe": lambda: TPESampler(constant_liar=True, n_startup_trials=5),
 }
 _PRUNERS: dict[str, Callable[[], optuna.pruners.BasePruner]] = {
     "none": optuna.pruners.NopPruner,
@@ -187,7 +183,7 @@ def add_missing(study: optuna.Study, sweep: Sweep) -> int:
 
     A sampler fills in a setting when its first trial begins; that trial then queues the setting's other seeds.
     """
-    there = {(trial.user_attrs.get(SETTING), trial.user_attrs.get(SEED)) for trial in study.get_trials(deepcopy=False)}
+    there = {_key_of(trial) for trial in study.get_trials(deepcopy=False)}
     seeds = sweep.seeds or (None,)
     is_grid = sweep.sampler == "grid"
     n_added = 0
@@ -197,6 +193,11 @@ def add_missing(study: optuna.Study, sweep: Sweep) -> int:
                 queue(study, chosen, setting=number, seed=seed)
                 n_added += 1
     return n_added
+
+
+def _key_of(trial: Trial | FrozenTrial) -> tuple[int | None, int | None]:
+    # What a trial was asked for as; the same for one that was broken off and its next try.
+    return trial.user_attrs.get(SETTING), trial.user_attrs.get(SEED)
 
 
 def queue(study: optuna.Study, chosen: dict[str, Any], *, setting: int, seed: int | None) -> None:
@@ -209,17 +210,17 @@ def count(study: optuna.Study, *states: TrialState) -> int:
     return sum(not trial.user_attrs.get(SURPLUS) for trial in study.get_trials(deepcopy=False, states=states))
 
 
-def is_surplus(study: optuna.Study, trial: FrozenTrial) -> bool:
+def is_surplus(study: optuna.Study, trial: Trial | FrozenTrial) -> bool:
     """Tell whether nobody asked for a trial, or another one is the same.
 
     Two workers that see one trial waiting both ask for it, and one gets a new one; two machines that begin a sweep at
     the same moment both queue its trials.
     """
-    key = trial.user_attrs.get(SETTING), trial.user_attrs.get(SEED)
+    key = _key_of(trial)
     if key[0] is None:
         return True
     return any(
-        (each.user_attrs.get(SETTING), each.user_attrs.get(SEED)) == key
+        _key_of(each) == key
         and each.number < trial.number
         and not each.user_attrs.get(SURPLUS)
         and (each.state != TrialState.FAIL or ERROR in each.user_attrs)
@@ -272,9 +273,9 @@ def put_back(study: optuna.Study, trial: FrozenTrial) -> bool:
 
 def is_queued_again(study: optuna.Study, trial: FrozenTrial) -> bool:
     """Tell whether a trial that was broken off has been queued once more."""
-    key = trial.user_attrs.get(SETTING), trial.user_attrs.get(SEED)
+    key = _key_of(trial)
     return any(
-        (each.user_attrs.get(SETTING), each.user_attrs.get(SEED)) == key and each.number > trial.number
+        _key_of(each) == key and each.number > trial.number
         for each in study.get_trials(deepcopy=False)
         if not each.user_attrs.get(SURPLUS)
     )

@@ -14,7 +14,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 
 from questlib.clock import SESSION_START
 from questlib.run import Interrupted, run_notebook
@@ -61,7 +61,6 @@ class Worker:
             Interrupted: If this process was told to end; its trial is queued again, and goes on where it was.
         """
         while self._is_there_work():
-            before = self.study.trials[-1].number if self.study.trials else -1
             try:
                 self.study.optimize(self._run, n_trials=1, catch=(*_FAULTS, _Surplus))
             except Interrupted:
@@ -72,13 +71,12 @@ class Worker:
                     raise
                 # This machine slept for longer than a heart may stand still. Whoever took the trial over finds it in
                 # its folder, if that is here.
-                logger.warning("a trial after %d was given to another worker meanwhile: %s", before, error)
+                logger.warning("a trial was given to another worker meanwhile: %s", error)
 
     def _is_there_work(self) -> bool:
         while True:
             studies.take_back(self.study)
-            is_over = self._is_time_over()
-            if is_over:
+            if self._is_time_over():
                 return False
             if studies.count(self.study, TrialState.WAITING):
                 return True
@@ -106,7 +104,7 @@ class Worker:
                 studies.requeue(self.study, trial)
 
     def _run(self, trial: Trial) -> float:
-        if studies.is_surplus(self.study, self._freeze(trial)):
+        if studies.is_surplus(self.study, trial):
             trial.set_user_attr(studies.SURPLUS, True)
             raise _Surplus
         trial.set_user_attr(studies.WORKER, studies.identify_worker())
@@ -166,9 +164,6 @@ class Worker:
         if not seconds or not n_left:
             return told
         return f"{told}, about {n_left * sum(seconds) / len(seconds) / 60 / self.n_workers:.1f} min"
-
-    def _freeze(self, trial: Trial) -> FrozenTrial:
-        return next(each for each in self.study.get_trials(deepcopy=False) if each.number == trial.number)
 
 
 def suggest(sweep: Sweep, trial: Trial) -> dict[str, Any]:
