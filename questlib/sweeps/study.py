@@ -19,7 +19,13 @@ from optuna.storages._heartbeat import BaseHeartbeat
 from optuna.trial import FrozenTrial, Trial, TrialState
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, InterfaceError, OperationalError, SQLAlchemyError
+from sqlalchemy.exc import (
+    ArgumentError,
+    InterfaceError,
+    OperationalError,
+    PendingRollbackError,
+    SQLAlchemyError,
+)
 
 from questlib.sweeps.definition import Sweep
 
@@ -71,7 +77,8 @@ class PatientStorage(RDBStorage):
         return _wait_out(value) if name in _ON_SERVER else value
 
 
-_AWAY = (OperationalError, InterfaceError)
+# The last one where Optuna itself had caught one of the others, and asked once more.
+_AWAY = (OperationalError, InterfaceError, PendingRollbackError)
 _ON_SERVER = {
     name
     for kind in (BaseStorage, BaseHeartbeat)
