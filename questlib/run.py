@@ -1,5 +1,6 @@
 """The main job from the command line: a notebook with checked parameters, executed by papermill, and its report."""
 
+import itertools
 import logging
 import os
 import shutil
@@ -9,7 +10,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from types import FrameType
@@ -19,7 +20,6 @@ import nbformat
 import papermill
 import psutil
 from jupyter_client import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 REPORT = "report.html"
 _SECONDS_TO_END = 10  # for a kernel that is interrupted
+_SECONDS_TO_START = 600  # several that start at once on a busy machine import torch one after the other
 
 
 class Interrupted(Exception):
@@ -117,21 +118,22 @@ def _execute(notebook: Path, executed: Path, *, parameters: dict[str, Any], is_q
                 stdout_file=None if is_quiet else sys.stdout,
                 stderr_file=None if is_quiet else sys.stderr,
                 kernel_manager_class=_KernelManager,
+                start_timeout=_SECONDS_TO_START,
             )
-        except (PapermillExecutionError, DeadKernelError, KeyboardInterrupt) as error:
+        except (PapermillExecutionError, RuntimeError, KeyboardInterrupt) as error:
             if received:
                 raise Interrupted(received[0], out) from error
-            if isinstance(error, DeadKernelError):
+            if isinstance(error, PapermillExecutionError):
+                told = f"{error.ename}: {error.evalue}"
                 raise RuntimeError(
-                    f"the kernel died, as it does when memory runs out; {out} holds what is finished: the same command "
-                    f"with --out {out} goes on"
+                    f"cell {error.exec_count} of {notebook} failed with {told}; {executed} shows where"
                 ) from error
-            if isinstance(error, KeyboardInterrupt):
-                raise
-            told = f"{error.ename}: {error.evalue}"
-            raise RuntimeError(
-                f"cell {error.exec_count} of {notebook} failed with {told}; {executed} shows where"
-            ) from error
+            if isinstance(error, RuntimeError):
+                raise RuntimeError(
+                    f"the kernel died, as it does when memory runs out ({error}); {out} holds what is finished: the "
+                    f"same command with --out {out} goes on"
+                ) from error
+            raise
 
 
 def _refuse_foreign(out: Path, *, notebook: Path) -> None:
@@ -147,15 +149,16 @@ def _refuse_foreign(out: Path, *, notebook: Path) -> None:
 @contextmanager
 def _forwarded_signals() -> Iterator[list[int]]:
     # The kernel leads a session of its own, so that a terminal's Ctrl-C does not reach it. It is told, keeps its state,
-    # and its cell then fails. Between two cells it hears nothing, so it is told again; in the end it is killed.
+    # and its cell then fails. Between two cells it hears nothing, and it may only just begin: it is told again and
+    # again, and in the end killed.
     received: list[int] = []
     ended = threading.Event()
 
     def tell() -> None:
-        kernels = psutil.Process().children()
-        for second in range(_SECONDS_TO_END + 1):
-            for kernel in (kernel for kernel in kernels if kernel.is_running()):
-                kernel.send_signal(signal.SIGINT if second < _SECONDS_TO_END else signal.SIGKILL)
+        for second in itertools.count():
+            for kernel in psutil.Process().children():
+                with suppress(psutil.NoSuchProcess):
+                    kernel.send_signal(signal.SIGINT if second < _SECONDS_TO_END else signal.SIGKILL)
             if ended.wait(1):
                 return
 

@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import stress
 
 from questlib.processes import die_with_parent
+from questlib.run import _forwarded_signals
 
 
 @pytest.fixture
@@ -49,6 +50,28 @@ def test_signal_ends_a_run_in_seconds_with_the_command_that_goes_on(folder, enco
     assert "-p stages.full.epochs 500" in line
     assert list((out / "checkpoints").rglob("state.safetensors"))
     assert (out / "report.html").exists()
+
+
+def test_signal_is_heard_by_a_kernel_that_begins_after_it():
+    with _forwarded_signals() as received, subprocess.Popen(["sleep", "0.1"]) as other:
+        os.kill(os.getpid(), signal.SIGINT)  # at this moment another process is the only child
+        other.wait()
+        with subprocess.Popen(["sleep", "60"]) as kernel:
+            assert kernel.wait(timeout=5) == -signal.SIGINT
+    assert received == [signal.SIGINT]
+
+
+def test_interrupt_while_the_kernel_starts_ends_the_run_with_its_status(folder, encoder_folder):
+    process = subprocess.Popen(
+        stress.command(folder / "run", encoder_folder), cwd=stress.PROJECT, text=True, stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )  # fmt: skip
+    while not psutil.Process(process.pid).children():
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate(timeout=30)
+    assert process.returncode == 130, told
+    assert f"--out {folder / 'run'}" in told.splitlines()[-1]
 
 
 def test_child_is_gone_when_its_parent_is_killed():
