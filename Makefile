@@ -15,10 +15,10 @@ SWEEP ?= sweeps/learning_rates_small.yaml
 SWEPT = $(if $(STORAGE),--storage '$(STORAGE)') $(if $(OUT),--out '$(OUT)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install run sweep sweep-report test bench stress growth wheels bundle rehearse rehearse-all push status output lint format types check clean
+.PHONY: help install run sweep sweep-report test test-postgres bench stress growth wheels bundle rehearse rehearse-all push status output lint format types check clean
 
 help:  ## List the commands
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
 
 install: $(INSTALLED)  ## Create .venv with the locked packages, the local encoder and questlib
 
@@ -42,6 +42,10 @@ sweep-report: install  ## Report on a sweep: SWEEP=sweeps/name.yaml DATA=folder 
 
 test: install  ## Run all tests; QUEST_DATA=folder adds those on real data
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
+
+test-postgres: install  ## The same of sweeps on a PostgreSQL server of their own; installs one (Debian, as root) where there is none
+	ls /usr/lib/postgresql/*/bin/initdb > /dev/null 2>&1 || command -v initdb > /dev/null || { apt-get update --quiet && apt-get install --quiet --yes postgresql; }
+	QUEST_POSTGRES=1 $(VENV)/python -m pytest tests/test_sweep_postgres.py
 
 bench: install  ## Compare speed with the baseline: DATA=folder ONLY=row; OOF=folder with sixth_place.npz adds ties and blends
 	$(VENV)/python bench/speed.py --data '$(DATA)' --results bench/results $(if $(ONLY),--only $(ONLY))

@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -183,6 +183,28 @@ def written_whole(path: Path, *, size: int | None = None) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_once(path: Path, write: Callable[[Path], None], *, size: int | None = None) -> None:
+    """Write a file where it is not there yet: one of all processes that want it does, the others wait and find it.
+
+    `write` is given a temporary path; `size` is what it will write, in bytes, where that is known.
+    """
+    if path.exists():
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with told_when_full(path):
+        lock = FileLock(path.with_name(f"{path.name}{_LOCK}"))
+        lock.acquire()
+    try:
+        if path.exists():
+            return
+        for leftover in path.parent.glob(f"{_UNFINISHED}{path.name}-*"):  # of one that was killed
+            leftover.unlink()
+        with written_whole(path, size=size) as temporary:
+            write(temporary)
+    finally:
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from questlib.recipe import TextLayout
-from questlib.run_folder import written_whole
+from questlib.run_folder import write_once
 from questlib.schema import TEXT_COLUMNS
 
 logger = logging.getLogger(__name__)
@@ -82,9 +82,7 @@ def encode_passes(
     key.update(tokenizer.backend_tokenizer.to_str().encode())
     key.update(repr(sorted(asdict(layout).items())).encode())
     path = cache_folder / f"passes-{key.hexdigest()[:32]}.arrow"
-    if not path.exists():
-        with written_whole(path) as temporary:
-            _write_passes(temporary, frame, tokenizer, layout)
+    write_once(path, lambda temporary: _write_passes(temporary, frame, tokenizer, layout))
     return datasets.Dataset.from_file(str(path))
 
 

@@ -1,11 +1,13 @@
 import json
 import stat
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from questlib.run_folder import check_finished, finished_whole, read_json, write_json, written_whole
+from questlib.run_folder import check_finished, finished_whole, read_json, write_json, write_once, written_whole
 
 
 def test_file_is_there_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -101,3 +103,22 @@ def test_folder_that_was_not_finished_or_was_changed_is_refused_by_name(tmp_path
     (tmp_path / "fold-0" / "state.json").unlink()
     with pytest.raises(ValueError, match=r"missing or changed: \['state.json'\]"):
         check_finished(tmp_path / "fold-0", "state.json")
+
+
+def test_file_that_several_want_is_written_by_one_and_found_by_the_others(tmp_path: Path) -> None:
+    path, left = tmp_path / "cache" / "file", tmp_path / "cache" / ".unfinished-file-of-a-killed-one"
+    left.parent.mkdir()
+    left.touch()
+    written = []
+
+    def write(temporary: Path) -> None:
+        time.sleep(0.2)
+        written.append(1)
+        temporary.write_text("whole")
+
+    with ThreadPoolExecutor(4) as pool:
+        for each in [pool.submit(write_once, path, write) for _ in range(4)]:
+            each.result()
+    assert written == [1]
+    assert path.read_text() == "whole"
+    assert not left.exists()

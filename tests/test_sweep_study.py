@@ -1,7 +1,10 @@
 """Trials are shared out among processes: none lost, none run twice, whatever is killed."""
 
+import json
 import os
+import signal
 import subprocess
+import time
 from collections import Counter
 
 import pytest
@@ -9,9 +12,12 @@ from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 from sweeping import read_lines, start_cheap, wait_until, write_sweep
 
+from questlib.run import Interrupted
+from questlib.run_folder import write_json
 from questlib.sweeps import study as studies
 from questlib.sweeps.definition import read_sweep
 from questlib.sweeps.study import PatientStorage, open_study
+from questlib.sweeps.worker import Worker
 
 FORTY = "space:\n  x: {low: 0.0, high: 39.0, step: 1.0}\n"
 
@@ -104,6 +110,72 @@ def test_trial_of_a_worker_that_lives_or_of_another_machine_is_left_to_it(sweep,
         process.kill()
         process.wait()
     assert studies.take_back(study) == 1  # that one alone
+
+
+def test_interrupted_worker_queues_again_what_it_left_and_not_what_failed(sweep, tmp_path, monkeypatch):
+    study = open_study(sweep, folder=tmp_path, storage=None)
+    worker = Worker(sweep, study, folder=tmp_path, data=None)
+    ends = iter([ValueError("this one fails"), Interrupted(2, tmp_path)])
+
+    def run_notebook(out, overrides):
+        raise next(ends)
+
+    monkeypatch.setattr(worker, "_run_notebook", run_notebook)
+    with pytest.raises(Interrupted):
+        worker.work()
+    names = [
+        (each.user_attrs[studies.SETTING], each.user_attrs[studies.SEED])
+        for each in study.get_trials(states=(TrialState.WAITING,))
+    ]
+    assert sorted(names) == [(0, 2), (1, 1), (1, 2)]
+
+
+def test_trial_whose_end_was_stored_by_a_server_that_then_went_away_does_not_end_its_worker(
+    sweep, tmp_path, monkeypatch
+):
+    study = open_study(sweep, folder=tmp_path, storage=None)
+    worker = Worker(sweep, study, folder=tmp_path, data=None)
+
+    def run_notebook(out, overrides):
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / "scores.json", {"nested": {"scores": {"tied": {"mean_without_rare": overrides["x"]}}}})
+        write_json(out / "timeline.json", {})
+        [running] = study.get_trials(states=(TrialState.RUNNING,))
+        study.tell(running.number, overrides["x"])
+
+    monkeypatch.setattr(worker, "_run_notebook", run_notebook)
+    worker.work()
+    assert sorted(complete(study)) == [0.0, 0.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband"])
+def test_hopeless_trials_end_early_and_the_best_is_not_among_them(tmp_path, monkeypatch, pruner):
+    values = [0.5, 0.6, 0.7, 0.8, 0.1, 0.2, 0.3, 0.9]
+    sweep = read_sweep(write_sweep(tmp_path, f"space:\n  x: {values}\npruner: {pruner}\n"))
+    study = open_study(sweep, folder=tmp_path, storage=None)
+    worker = Worker(sweep, study, folder=tmp_path, data=None)
+    monkeypatch.setattr("questlib.sweeps.worker._SECONDS_BETWEEN_LOOKS", 0.01)
+
+    def run_notebook(out, overrides):
+        log = out / "logs" / "any-fold-0" / "evaluations.jsonl"
+        log.parent.mkdir(parents=True)
+        try:
+            for step in range(9):
+                with log.open("a") as stream:
+                    stream.write(json.dumps({"spearman": overrides["x"] + step / 100}) + "\n")
+                time.sleep(0.15)
+        except KeyboardInterrupt as error:
+            raise Interrupted(signal.SIGINT, out) from error
+        write_json(out / "scores.json", {"nested": {"scores": {"tied": {"mean_without_rare": overrides["x"]}}}})
+        write_json(out / "timeline.json", {})
+
+    monkeypatch.setattr(worker, "_run_notebook", run_notebook)
+    worker.work()
+    pruned = study.get_trials(states=(TrialState.PRUNED,))
+    assert pruned
+    assert all(1 <= len(trial.intermediate_values) < 9 for trial in pruned)
+    assert len(complete(study)) == len(values) - len(pruned)
+    assert max(complete(study)) == 0.9
 
 
 def test_storage_waits_while_its_server_is_away_and_lets_other_errors_pass(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from typing import Any
 
 import optuna
 from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
 from questlib.clock import SESSION_START
@@ -66,12 +67,12 @@ class Worker:
             except Interrupted:
                 self._requeue_own()
                 raise
-            except ValueError as error:
-                if "Cannot tell" not in str(error):
+            except (ValueError, UpdateFinishedTrialError) as error:
+                if isinstance(error, ValueError) and "Cannot tell" not in str(error):
                     raise
-                # This machine slept for longer than a heart may stand still. Whoever took the trial over finds it in
-                # its folder, if that is here.
-                logger.warning("a trial was given to another worker meanwhile: %s", error)
+                # This machine slept for longer than a heart may stand still, and whoever took the trial over finds it
+                # in its folder, if that is here; or a server that went away had stored the end and could not say so.
+                logger.warning("a trial had been ended meanwhile: %s", error)
 
     def _is_there_work(self) -> bool:
         while True:
@@ -100,7 +101,8 @@ class Worker:
     def _requeue_own(self) -> None:
         me = studies.identify_worker()
         for trial in self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-            if trial.user_attrs.get(studies.WORKER) == me and not studies.is_queued_again(self.study, trial):
+            is_mine = trial.user_attrs.get(studies.WORKER) == me and studies.ERROR not in trial.user_attrs
+            if is_mine and not studies.is_queued_again(self.study, trial):
                 studies.requeue(self.study, trial)
 
     def _run(self, trial: Trial) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 from questlib.batches import PassCollator, QuestRows
 from questlib.model.prediction import visit_batches
 from questlib.model.quest import QuestModel
-from questlib.run_folder import written_whole
+from questlib.run_folder import write_once
 
 logger = logging.getLogger(__name__)
 
@@ -56,19 +56,21 @@ def cache_vectors(
     ends = np.cumsum([len(each) for each in kinds])
     path = folder / f"vectors-{_key(model, rows, precision)}.npy"
     shape = (int(ends[-1]), model.head.pooling.output_width)
-    if not path.exists():
+
+    def write(temporary: Path) -> None:
         logger.info("reading %d rows through the body once", len(rows))
-        with written_whole(path, size=4 * shape[0] * shape[1]) as temporary:
-            vectors = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-            _take_room(temporary)
+        vectors = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
+        _take_room(temporary)
 
-            def keep(chosen: npt.NDArray[np.intp], batch: dict[str, Tensor]) -> None:
-                tokens = (batch[name] for name in ("input_ids", "attention_mask", "token_type_ids"))
-                places = [np.arange(ends[row] - len(kinds[row]), ends[row]) for row in chosen]
-                vectors[np.concatenate(places)] = model.pool_passes(*tokens).float().cpu().numpy()
+        def keep(chosen: npt.NDArray[np.intp], batch: dict[str, Tensor]) -> None:
+            tokens = (batch[name] for name in ("input_ids", "attention_mask", "token_type_ids"))
+            places = [np.arange(ends[row] - len(kinds[row]), ends[row]) for row in chosen]
+            vectors[np.concatenate(places)] = model.pool_passes(*tokens).float().cpu().numpy()
 
-            visit_batches(model, rows, collator, keep, batch_size=batch_size, precision=precision)
-            vectors.flush()
+        visit_batches(model, rows, collator, keep, batch_size=batch_size, precision=precision)
+        vectors.flush()
+
+    write_once(path, write, size=4 * shape[0] * shape[1])
     try:
         vectors = np.load(path, mmap_mode="r", allow_pickle=False)
         if vectors.shape != shape or vectors.dtype != np.float32:
