@@ -1,5 +1,7 @@
 import re
 import shutil
+import socket
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,7 +103,27 @@ def test_a_run_is_shipped_with_all_its_members(trained: Any, tmp_path: Path) -> 
     shipped = tmp_path / "out/datasets/questlib-run"
     again = predict_table(shipped, trained.tables.test, cache_folder=tmp_path / "cache")
     assert np.array_equal(again, trained.submission[list(TARGETS)].to_numpy())
-    assert str(trained.run_folder.parents[1]) not in "".join(path.read_text() for path in shipped.rglob("*.json"))
+
+
+def test_no_file_of_a_bundle_holds_a_path_a_machine_a_user_or_a_token(
+    trained: Any,  # noqa: ANN401
+    encoder_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in {"KAGGLE_USERNAME": "bob-the-user", "KAGGLE_KEY": "0123456789", "HF_TOKEN": "hf_0123"}.items():
+        monkeypatch.setenv(name, value)
+    project = project_with_wheels(tmp_path)
+    predicting = Order(project=project, kernel="predict", owner="alice", run=trained.run_folder)
+    for order in (predicting, replace(order_of(str(encoder_folder)), project=project)):
+        write_bundle(order, tmp_path / "out")
+    secrets = ["bob-the-user", "0123456789", "hf_0123", socket.gethostname(), f"{Path.home()}/", sys.prefix]
+    secrets += [str(PROJECT), str(tmp_path), str(trained.run_folder)]
+    files = [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+    assert len(files) > 20
+    for path in files:
+        content = path.read_bytes()
+        assert [secret for secret in secrets if secret.encode() in content] == [], path
 
 
 def test_only_what_passed_its_rehearsal_as_it_is_may_be_pushed(tmp_path: Path) -> None:
