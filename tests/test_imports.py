@@ -32,7 +32,7 @@ def dotted(path: Path) -> str:
 
 
 MODULES = sorted({dotted(path) for path in PACKAGE.rglob("*.py")} - {"__init__"})
-AT_HOME = ("kaggle", "sweeps")
+AT_HOME = ("kaggle", "sweeps", "encoder_parts")
 KERNEL = [name for name in MODULES if not name.startswith(AT_HOME)]
 
 

