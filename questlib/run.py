@@ -29,7 +29,7 @@ from questlib.pretrained import find_encoder
 from questlib.processes import die_with_parent
 from questlib.recipe import Recipe
 from questlib.resume import refuse_changed
-from questlib.run_folder import NAMES, RECIPE, write_text
+from questlib.run_folder import LOCK, NAMES, RECIPE, TIMELINE, is_unfinished, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -137,12 +137,13 @@ def _execute(notebook: Path, executed: Path, *, parameters: dict[str, Any], is_q
 
 
 def _refuse_foreign(out: Path, *, notebook: Path) -> None:
-    names = {path.name for path in out.iterdir()} if out.exists() else set()
-    begun = {notebook.name, REPORT}
-    if not names <= begun and not (RECIPE in names and names <= begun | NAMES):
-        held = sorted(names - begun - (NAMES if RECIPE in names else set()))
+    names = {path.name for path in out.iterdir() if not is_unfinished(path)} if out.exists() else set()
+    # A run that was killed before it had written its recipe leaves a clock and a lock at most.
+    known = {notebook.name, REPORT, TIMELINE, LOCK} | (NAMES if RECIPE in names else set())
+    if not names <= known:
         raise FileExistsError(
-            f"the run folder {out} must be new, empty or one run's, however it holds files: {held[:5]}; name another"
+            f"the run folder {out} must be new, empty or one run's, however it holds files: "
+            f"{sorted(names - known)[:5]}; name another"
         )
 
 

@@ -25,10 +25,10 @@ BLENDED = "blended_out_of_fold.csv"
 TIED = "tied_out_of_fold.csv"
 SUBMISSION = "submission.csv"
 CHECKPOINTS = "checkpoints"
-_LOCK = ".lock"
+LOCK = ".lock"
 LOGS = "logs"
 EVALUATIONS = "evaluations.jsonl"  # in it, of each fold, a line for each evaluation while it is trained
-NAMES = {RECIPE, INPUTS, MEMBERS, ENSEMBLE, SCORES, TIMELINE, BLENDED, TIED, SUBMISSION, CHECKPOINTS, LOGS, _LOCK}
+NAMES = {RECIPE, INPUTS, MEMBERS, ENSEMBLE, SCORES, TIMELINE, BLENDED, TIED, SUBMISSION, CHECKPOINTS, LOGS, LOCK}
 # In a fold's folder, members/<name>/fold-<k>; RECIPE there is the member's, beside whatever its kind saves.
 OUT_OF_FOLD = "out_of_fold.csv"
 TEST_PREDICTIONS = "test_predictions.csv"
@@ -71,7 +71,7 @@ def checkpoint_folder(run_folder: Path, member: str, fold: int, *, cache_folder:
 def locked(run_folder: Path) -> Iterator[None]:
     """Keep every other process out of a run folder, and remove what a killed one left half-written."""
     run_folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_folder / _LOCK)
+    lock = FileLock(run_folder / LOCK)
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -84,7 +84,12 @@ def locked(run_folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        (run_folder / _LOCK).unlink(missing_ok=True)
+        (run_folder / LOCK).unlink(missing_ok=True)
+
+
+def is_unfinished(path: Path) -> bool:
+    """Tell whether a file or folder is one that a killed process was writing."""
+    return path.name.startswith(_UNFINISHED)
 
 
 class DiskFull(OSError):
@@ -194,7 +199,7 @@ def write_once(path: Path, write: Callable[[Path], None], *, size: int | None = 
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with told_when_full(path):
-        lock = FileLock(path.with_name(f"{path.name}{_LOCK}"))
+        lock = FileLock(path.with_name(f"{path.name}{LOCK}"))
         lock.acquire()
     try:
         if path.exists():

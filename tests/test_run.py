@@ -1,4 +1,5 @@
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +178,27 @@ def test_run_folder_that_holds_something_is_refused_and_kept(notebook: Path, exe
     assert executed == []
     assert kept.read_text() == "precious"
     assert list(kept.parent.iterdir()) == [kept]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        [".unfinished-timeline.json-x1"],
+        ["timeline.json"],
+        ["timeline.json", ".lock", ".unfinished-recipe.json-x1"],
+        ["timeline.json", ".lock", "recipe.json", ".unfinished-inputs.json-x1"],
+    ],
+)
+def test_folder_of_a_run_that_was_killed_at_its_very_beginning_goes_on(
+    notebook: Path, executed: list[dict[str, Any]], names: list[str]
+) -> None:
+    out = notebook.parent / "begun"
+    out.mkdir()
+    shutil.copy(notebook, out)
+    for name in ["report.html", *names]:
+        (out / name).write_text("{}")
+    run_notebook(notebook, profile="plain", data="toy", out=out, overrides={})
+    assert len(executed) == 1
 
 
 def test_hub_is_asked_only_with_use_internet(
