@@ -1,6 +1,6 @@
 """From tokenised rows to the tensors a model reads, rows of like length together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import datasets
 import numpy as np
@@ -67,7 +67,7 @@ class PassCollator:
         if "vectors" in items[0]:
             batch["vectors"] = torch.from_numpy(np.concatenate([item["vectors"] for item in items]))
         else:
-            batch |= self._pad(items)
+            batch |= self._pad_states(items) if "states" in items[0] else self._pad(items)
         if "labels" in items[0]:
             batch["labels"] = torch.from_numpy(np.stack([item["labels"] for item in items]))
         return batch
@@ -79,8 +79,26 @@ class PassCollator:
         return {
             "input_ids": torch.nn.utils.rnn.pad_sequence(passes, batch_first=True, padding_value=self.pad_token_id),
             "token_type_ids": torch.nn.utils.rnn.pad_sequence(types, batch_first=True),
-            "attention_mask": (torch.arange(int(lengths.max()))[None, :] < lengths[:, None]).long(),
+            "attention_mask": _mask(lengths),
         }
+
+    def _pad_states(self, items: Sequence[dict]) -> dict[str, Tensor]:
+        passes = [states for item in items for states in item["states"]]
+        lengths = torch.tensor([len(states) for states in passes])
+        padded = np.zeros((len(passes), int(lengths.max()), passes[0].shape[1]), dtype=passes[0].dtype)
+        for place, states in enumerate(passes):
+            padded[place, : len(states)] = states
+        return {"states": torch.from_numpy(padded), "attention_mask": _mask(lengths)}
+
+
+def _mask(lengths: Tensor) -> Tensor:
+    return (torch.arange(int(lengths.max()))[None, :] < lengths[:, None]).long()
+
+
+def tokens_of(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give what of a batch `QuestModel.pool_passes` reads."""
+    names = ("input_ids", "attention_mask", "token_type_ids", "states")
+    return {name: batch[name] for name in names if name in batch}
 
 
 class LengthBatchSampler(Sampler[list[int]]):

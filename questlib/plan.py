@@ -34,6 +34,7 @@ class Speed:
         epochs: An epoch of each stage, with its evaluations. Stages of later cycles take as long as those of the first.
         row: Predicting one row.
         after: Writing it all.
+        frozen_row: Reading one row through layers that are frozen, once for all folds.
     """
 
     before: float
@@ -41,6 +42,7 @@ class Speed:
     epochs: tuple[float, ...]
     row: float
     after: float
+    frozen_row: float = 0.0
 
     def fit_seconds(self, epochs: Sequence[float]) -> float:
         """Tell how long a fit takes, by the epochs of its stages."""

@@ -61,6 +61,7 @@ class ModelOptions(Checked):
     """What the network is made of, its encoder aside."""
 
     pooling: str = one_of(POOLINGS, "cls")  # "gru" and "lstm" read the tokens in both directions
+    freeze_layers: int = between(0, 64, 0)  # lowest layers that do not learn, with the embeddings; computed once
     n_mixed_layers: int = between(1, 64, 1)  # last layers of the body that are mixed
     head: str = one_of(HEADS, "linear")  # "hidden" has a ReLU layer
     hidden_width: int = between(2, 8192, 256)  # of the hidden layer and of the recurrent reading

@@ -59,11 +59,15 @@ class Schedule:
         if first.member.is_quick and (left > 0 or not self._standing.is_there):
             return first  # whatever the limit is, something is to stand
         begun_before = [kept, *(task.read_progress() for task in waiting[1:])]
-        costs = [self._cost(task, progress) for task, progress in zip(waiting, begun_before, strict=True)]
         busy = [max(0.0, self._ends[task.name] - now) for task in running]
-        begun = {task.member.name for task in running} | set(self._standing.finished)
+        at_work = {task.member.name for task in running}
         names = [task.member.name for task in waiting]
-        is_first = [name not in begun and names.index(name) == place for place, name in enumerate(names)]
+        leads = [name not in at_work and names.index(name) == place for place, name in enumerate(names)]
+        is_first = [lead and name not in self._standing.finished for lead, name in zip(leads, names, strict=True)]
+        costs = [
+            self._cost(task, progress, once=self._once(task) if lead else 0.0)
+            for task, progress, lead in zip(waiting, begun_before, leads, strict=True)
+        ]
         shares = choose_shares(costs, is_first=is_first, seconds=left, n_devices=n_devices, busy=busy)
         shares = [
             progress[0] if share and progress else share for share, progress in zip(shares, begun_before, strict=True)
@@ -88,13 +92,19 @@ class Schedule:
             return
         if outcome.epochs:
             expected = self.speeds[name].fit_seconds(outcome.epochs) + self._predict_seconds(task, factor=1.0)
-            self._factors[name] = (fit + predict) / expected
+            self._factors[name] = (fit + predict) / (expected + self._once(task))
+        self.speeds[name] = replace(self.speeds[name], frozen_row=0.0)  # that was done for all folds
 
-    def _cost(self, task: FoldTask, kept: tuple[Share, int, float] | None) -> Cost:
+    def _once(self, task: FoldTask) -> float:
+        # What the first of a member's folds does for all of them.
+        speed = self.speeds.get(task.member.name)
+        return 0.0 if speed is None else speed.frozen_row * (len(task.tables.train) + len(task.tables.test))
+
+    def _cost(self, task: FoldTask, kept: tuple[Share, int, float] | None, *, once: float) -> Cost:
         speed = self.speeds.get(task.member.name)
         if speed is None:
             return lambda _: 0.0
-        predict = self._predict_seconds(task) + self._standing.seconds
+        predict = once + self._predict_seconds(task) + self._standing.seconds
         fit = self._fit(task, speed)
         if kept is None:
             return lambda share: fit(task.member.epochs(share)) + predict

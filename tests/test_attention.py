@@ -3,9 +3,9 @@ import torch
 import toy
 from torch import nn
 from torch.nn import functional
-from transformers import AutoModel, BertConfig
+from transformers import AutoModel, BertConfig, MPNetConfig
 
-from questlib.cpu import attention
+from questlib.cpu import attention, passes
 from questlib.cpu.attention import attend_by_pass, read_first_alone
 
 SHAPE = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64, vocab_size=50)
@@ -14,9 +14,9 @@ IDS = torch.arange(3 * 17).reshape(3, 17) % 50
 MASK = (torch.arange(17)[None, :] < LENGTHS[:, None]).long()
 
 
-def build(dropout=0.0):
+def build(dropout=0.0, config=BertConfig):
     torch.manual_seed(0)
-    return AutoModel.from_config(BertConfig(**SHAPE, attention_probs_dropout_prob=dropout, hidden_dropout_prob=0.0))
+    return AutoModel.from_config(config(**SHAPE, attention_probs_dropout_prob=dropout, hidden_dropout_prob=0.0))
 
 
 def read(body, mask=MASK):
@@ -26,12 +26,16 @@ def read(body, mask=MASK):
 
 @pytest.mark.parametrize("mask", [MASK, torch.ones_like(MASK)], ids=["padded", "full"])
 @pytest.mark.parametrize("n_bytes", [1, 3_000, 4_000_000], ids=["head by head", "few heads", "all heads"])
-def test_states_and_gradients_are_those_of_the_fused_kernel(mask, n_bytes, monkeypatch):
-    monkeypatch.setattr(attention, "_BYTES_OF_SCORES", n_bytes)
-    fused, ours = build(), build()
+@pytest.mark.parametrize("config", [BertConfig, MPNetConfig])
+def test_states_and_gradients_are_those_that_transformers_gives(config, mask, n_bytes, monkeypatch):
+    monkeypatch.setattr(passes, "_BYTES_OF_SCORES", n_bytes)
+    called = []
+    attend = passes._attend_pass
+    monkeypatch.setattr(passes, "_attend_pass", lambda *a, **k: called.append(1) or attend(*a, **k))
+    fused, ours = build(config=config), build(config=config)
     attend_by_pass(ours)
-    assert fused.config._attn_implementation != ours.config._attn_implementation
     expected, found = read(fused, mask), read(ours, mask)
+    assert len(called) == 2 * len(LENGTHS)
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     for states in (expected, found):
         states.pow(2).sum().backward()
@@ -58,7 +62,7 @@ def test_first_token_read_alone_has_the_state_and_gradients_it_has_among_all(fam
     torch.testing.assert_close(found[1], found[0], rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "deberta-v2"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "deberta-v2", "mpnet"])
 def test_last_layer_computes_no_token_but_the_first(family):
     body = AutoModel.from_config(toy.build_config(family))
     attend_by_pass(body)
@@ -77,20 +81,24 @@ def test_padding_changes_nothing():
     torch.testing.assert_close(read(body)[1:2, :3], alone, rtol=0, atol=1e-6)
 
 
-def test_no_score_is_computed_for_padding(monkeypatch):
+@pytest.mark.parametrize("config", [BertConfig, MPNetConfig])
+def test_no_score_is_computed_for_padding(config, monkeypatch):
     seen = []
-    attend_pass = attention._attend_pass
+    attend_pass = passes._attend_pass
     monkeypatch.setattr(
-        attention, "_attend_pass", lambda q, k, v, **given: seen.append(k.shape[1]) or attend_pass(q, k, v, **given)
+        passes,
+        "_attend_pass",
+        lambda q, k, *more, **given: seen.append(k.shape[1]) or attend_pass(q, k, *more, **given),
     )
-    body = build()
+    body = build(config=config)
     attend_by_pass(body)
     read(body)
     assert seen == 2 * LENGTHS.tolist()
 
 
-def test_dropout_of_attention_acts_in_training_alone():
-    body = build(dropout=0.5)
+@pytest.mark.parametrize("config", [BertConfig, MPNetConfig])
+def test_dropout_of_attention_acts_in_training_alone(config):
+    body = build(dropout=0.5, config=config)
     attend_by_pass(body)
     assert not torch.equal(read(body.train()), read(body.train()))
     assert torch.equal(read(body.eval()), read(body.eval()))
@@ -104,3 +112,11 @@ def test_other_devices_keep_the_fused_kernel(monkeypatch):
     out, _ = attention._attend(nn.Module(), query, query, query, MASK.bool().to("meta"), scaling=0.3)
     assert out.shape == (3, 17, 4, 8)
     assert calls
+
+
+@pytest.mark.parametrize("mask", [MASK, torch.ones_like(MASK)], ids=["padded", "full"])
+def test_attention_with_a_bias_is_fused_on_other_devices(mask, monkeypatch):
+    plain, ours = build(config=MPNetConfig).eval(), build(config=MPNetConfig).eval()
+    attend_by_pass(ours)
+    monkeypatch.setattr("questlib.cpu.mpnet.is_on_cpu", lambda tensor: False)
+    torch.testing.assert_close(read(ours, mask), read(plain, mask), rtol=0, atol=1e-5)

@@ -39,7 +39,9 @@ def test_head_stage_on_cached_vectors_ends_where_the_uncached_one_ends(model, ro
 def test_head_stage_runs_the_body_once(model, rows, tmp_path, monkeypatch):
     seen, pool = [], QuestModel.pool_passes
     monkeypatch.setattr(
-        QuestModel, "pool_passes", lambda self, *tokens: seen.append(len(tokens[0])) or pool(self, *tokens)
+        QuestModel,
+        "pool_passes",
+        lambda self, **tokens: seen.append(len(tokens["input_ids"])) or pool(self, **tokens),
     )
     fit(model, rows, [HEAD, HEAD, HEAD], tmp_path)
     assert sum(seen) == sum(len(kinds) for kinds in rows.passes["kinds"])

@@ -6,10 +6,12 @@ goes over a whole batch and reads a mask for every pair of tokens.
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
+
+from questlib.cpu import mpnet
+from questlib.cpu.passes import attend_passes, pad_tokens
 
 _NAME = "questlib_by_pass"
 # Every token reads every other, with nothing added to the scores. Others keep the attention they come with.
@@ -17,8 +19,6 @@ _PLAIN_FAMILIES = ("albert", "bert", "camembert", "distilbert", "electra", "robe
 # Their last layer is a `layer` whose `attention.output` is given the states that were read and those they are added to.
 _LAYERED_FAMILIES = ("bert", "camembert", "deberta-v2", "electra", "roberta", "xlm-roberta")
 _FIRST_ALONE = "questlib_reads_first_alone"
-# Scores of the heads that are computed together; a core's cache is 1 MB or more, and smaller slices cost more calls.
-_BYTES_OF_SCORES = 4_000_000
 # A CPU computes a few passes as fast per token as many, and padding them only among themselves saves a fifth.
 _PASSES_AT_A_TIME = 64
 
@@ -27,6 +27,8 @@ def attend_by_pass(body: PreTrainedModel) -> None:
     """Let a body compute attention this way, if its family allows it. Its passes must be padded on the right."""
     if body.config.model_type in _PLAIN_FAMILIES:
         body.set_attn_implementation(_NAME)
+    elif body.config.model_type == "mpnet":
+        mpnet.attend_by_pass(body)
 
 
 def read_first_alone(body: PreTrainedModel) -> None:
@@ -39,6 +41,8 @@ def read_first_alone(body: PreTrainedModel) -> None:
         last = body.get_submodule(f"encoder.layer.{body.config.num_hidden_layers - 1}.attention")
         setattr(last.get_submodule("self"), _FIRST_ALONE, True)
         last.get_submodule("output").register_forward_pre_hook(_keep_first)
+    elif body.config.model_type == "mpnet":
+        mpnet.read_first_alone(body)
 
 
 def split_by_length(attention_mask: Tensor) -> list[tuple[Tensor, int]]:
@@ -76,34 +80,9 @@ def _attend(
         fused = sdpa_attention_forward(
             module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=False
         )
-        return _pad_tokens(fused[0], n_tokens), None
+        return pad_tokens(fused[0], n_tokens), None
     lengths = [n_tokens] * len(query) if attention_mask is None else attention_mask.sum(dim=1).tolist()
-    passes = zip(query.unbind(), key.unbind(), value.unbind(), lengths, strict=True)
-    with torch.autocast("cpu", enabled=False):  # it would widen the scores
-        read = torch.stack(
-            [
-                _pad_tokens(_attend_pass(q[:, :n], k[:, :n], v[:, :n], scaling=scaling, dropout=dropout), n_tokens)
-                for q, k, v, n in passes
-            ]
-        )
-    return read, None  # (n_passes, n_tokens, n_heads, head_width)
-
-
-def _attend_pass(query: Tensor, key: Tensor, value: Tensor, *, scaling: float, dropout: float) -> Tensor:
-    n_heads = max(1, _BYTES_OF_SCORES // (query.shape[1] * key.shape[1] * query.element_size()))
-    slices = zip(query.split(n_heads), key.split(n_heads), value.split(n_heads), strict=True)
-    nothing = query.new_empty(())
-    read = []
-    for q, k, v in slices:
-        scores = torch.baddbmm(nothing, q, k.transpose(1, 2), beta=0, alpha=scaling)  # (n_heads, n_read, n_tokens)
-        read.append(functional.dropout(scores.softmax(dim=-1), dropout) @ v if dropout else scores.softmax(dim=-1) @ v)
-    together = read[0] if len(read) == 1 else torch.cat(read)
-    return together.transpose(0, 1)  # (n_read, n_heads, head_width)
-
-
-def _pad_tokens(read: Tensor, n_tokens: int) -> Tensor:
-    n_missing = n_tokens - read.shape[-3]
-    return functional.pad(read, (0, 0, 0, 0, 0, n_missing)) if n_missing else read
+    return pad_tokens(attend_passes(query, key, value, lengths, scaling=scaling, dropout=dropout), n_tokens), None
 
 
 AttentionInterface.register(_NAME, _attend)

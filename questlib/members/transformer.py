@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import datasets
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 from transformers import AutoConfig, set_seed
@@ -27,6 +29,7 @@ from questlib.training.checkpoint import Checkpoints
 from questlib.training.kinds.base import match_parameters
 from questlib.training.speed import measure_speed
 from questlib.training.stages import find_not_finite, fit_stages
+from questlib.training.states import StateRows, are_cached, cache_states
 
 _STATE, _TOKENIZER = "transformer.json", "tokenizer"
 
@@ -77,7 +80,7 @@ class TransformerMember(Member):
     def measure(self, frame: pd.DataFrame, *, rows: IndexArray) -> Speed:
         """Train for a few steps and predict a few rows; what was learned is thrown away."""
         start = time.monotonic()
-        given = self._prepare(fill_nulls(frame), rows)
+        given = self._prepare(fill_nulls(frame), rows, keeps_states=False)
         speed = measure_speed(
             given.model,
             self.recipe.stages,
@@ -91,7 +94,7 @@ class TransformerMember(Member):
         )
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        return speed
+        return replace(speed, frozen_row=0.0) if self._are_kept(frame, given.model) else speed
 
     def _fit(self, frame: pd.DataFrame, rows: IndexArray) -> None:
         recipe, given = self.recipe, self._prepare(frame, rows)
@@ -116,30 +119,29 @@ class TransformerMember(Member):
             return None  # of several processes that train one model, none has the state of them all
         return Checkpoints(self.checkpoint_folder)
 
-    def _prepare(self, frame: pd.DataFrame, rows: IndexArray) -> "_Given":
+    def _prepare(self, frame: pd.DataFrame, rows: IndexArray, *, keeps_states: bool = True) -> "_Given":
         recipe, encoder_folder = self.recipe, self._open_encoder()
         held_out, seed = None, recipe.settings.seed
         if recipe.stop_share:
             rows, held_out = hold_out_questions(rows, questions=question_of(frame), share=recipe.stop_share, seed=seed)
         self._metadata = MetadataEncoder(**asdict(recipe.metadata)).fit(frame.iloc[rows])
         self.precision = pick_precision(recipe.settings.precision, pick_device())
-        passes, targets = self._tokenize(frame), frame[list(TARGETS)].to_numpy(dtype=float)
-        metadata = self._metadata.transform(frame)
-
-        def choose(chosen: IndexArray) -> QuestRows:
-            return QuestRows(passes, metadata[chosen], targets=targets[chosen], rows=chosen)
-
+        targets, metadata = frame[list(TARGETS)].to_numpy(dtype=float), self._metadata.transform(frame)
         set_seed(seed)
+        model = self._begin(encoder_folder, metadata_width=metadata.shape[1])
+        table = self._read_table(frame, model if keeps_states else None)
         return _Given(
-            model=self._begin(encoder_folder, metadata_width=metadata.shape[1]),
-            train_rows=choose(rows),
-            stop_rows=None if held_out is None else choose(held_out),
+            model=model,
+            train_rows=table.choose(rows, metadata[rows], targets=targets[rows]),
+            stop_rows=None
+            if held_out is None
+            else table.choose(held_out, metadata[held_out], targets=targets[held_out]),
         )
 
     def _predict(self, frame: pd.DataFrame, rows: IndexArray) -> FloatArray:
         device = pick_device()
         self._model.to(device)  # type: ignore[arg-type]
-        chosen = QuestRows(self._tokenize(frame), self._metadata.transform(frame.iloc[rows]), rows=rows)
+        chosen = self._read_table(frame, self._model).choose(rows, self._metadata.transform(frame.iloc[rows]))
         # The size of a batch decides how it is rounded, so it is that of the recipe wherever the member predicts.
         return predict(
             self._model,
@@ -165,5 +167,38 @@ class TransformerMember(Member):
     def _collator(self) -> PassCollator:
         return PassCollator(pad_token_id=self._tokenizer.pad_token_id)
 
-    def _tokenize(self, frame: pd.DataFrame) -> datasets.Dataset:
-        return encode_passes(frame, self._tokenizer, self.recipe.layout, cache_folder=self.cache_folder)
+    def _are_kept(self, frame: pd.DataFrame, model: QuestModel) -> bool:
+        passes = self._read_table(fill_nulls(frame), None).passes
+        rows = QuestRows(passes, np.zeros((len(passes), 0), dtype=np.float32))
+        precision = keep_precision(self.precision, pick_device())
+        return model.halves is not None and are_cached(model, rows, folder=self.cache_folder, precision=precision)
+
+    def _read_table(self, frame: pd.DataFrame, model: QuestModel | None) -> "_ReadTable":
+        """Tokenise a table, and read it through what is frozen of a model."""
+        passes = encode_passes(frame, self._tokenizer, self.recipe.layout, cache_folder=self.cache_folder)
+        if model is None or model.halves is None:
+            return _ReadTable(passes=passes, states=None)
+        device = pick_device()
+        states = cache_states(
+            model.to(device),  # type: ignore[arg-type]
+            QuestRows(passes, np.zeros((len(passes), 0), dtype=np.float32)),
+            self._collator,
+            folder=self.cache_folder,
+            batch_size=2 * self.recipe.settings.batch_size,
+            precision=keep_precision(self.precision, device),
+        )
+        return _ReadTable(passes=passes, states=states)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _ReadTable:
+    """A table's passes, and their states past the frozen layers where those are kept."""
+
+    passes: datasets.Dataset
+    states: npt.NDArray[np.float16] | None
+
+    def choose(self, rows: IndexArray, metadata: npt.NDArray, *, targets: FloatArray | None = None) -> QuestRows:
+        chosen = QuestRows(self.passes, metadata, targets=targets, rows=rows)
+        if self.states is None:
+            return chosen
+        return StateRows(chosen, self.states, ends=np.cumsum(np.asarray(self.passes["length"]))[rows])

@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 
 from questlib.checks import refuse_unknown
 from questlib.cpu.attention import attend_by_pass, read_first_alone, split_by_length
+from questlib.model.halves import BodyHalves
 from questlib.model.losses import LOSSES
 from questlib.model.quest_head import QuestHead
 from questlib.recipe import ModelOptions
@@ -83,12 +84,13 @@ class QuestModel(PreTrainedModel):
     def __init__(self, config: QuestConfig) -> None:
         super().__init__(config)
         body_config = AutoConfig.for_model(**config.body)
-        if config.n_mixed_layers > body_config.num_hidden_layers + 1:
+        if config.n_mixed_layers > body_config.num_hidden_layers - config.freeze_layers + 1:
             raise ValueError(
-                "n_mixed_layers must not exceed the body's layers and its embedding, however: "
-                f"{config.n_mixed_layers=}, {body_config.num_hidden_layers=}"
+                "n_mixed_layers must not exceed the body's layers that learn and what they begin with, however: "
+                f"{config.n_mixed_layers=}, {config.freeze_layers=}, {body_config.num_hidden_layers=}"
             )
         options = config.model_options
+        self.halves: BodyHalves | None = None
         self.body = AutoModel.from_config(body_config)
         self.head = QuestHead(
             options, body_width=body_config.hidden_size, n_kinds=config.n_kinds, metadata_width=config.metadata_width
@@ -114,6 +116,8 @@ class QuestModel(PreTrainedModel):
             folder, config=body_config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
         model._prepare_body()
+        if model.halves is not None:
+            model.halves.refuse_unlike()
         return model
 
     def _prepare_body(self) -> None:
@@ -122,6 +126,12 @@ class QuestModel(PreTrainedModel):
         attend_by_pass(self.body)
         if self.head.pooling.reads_first_only and self.head.mix.n_layers == 1:
             read_first_alone(self.body)
+        n_frozen = self.config.freeze_layers
+        self.halves = BodyHalves(self.body, n_frozen) if n_frozen else None
+
+    def frozen_parameters(self) -> Iterator[nn.Parameter]:
+        """Give the parameters that no stage trains."""
+        return iter(()) if self.halves is None else self.halves.frozen_parameters()
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Give the parameters past the body, which learn at the head's rate, whatever their names are by now."""
@@ -144,10 +154,13 @@ class QuestModel(PreTrainedModel):
                 nn.init.zeros_(module.bias)
 
     def train(self, mode: bool = True) -> Self:
-        """Set training mode; a frozen body stays as it predicts, without dropout."""
+        """Set training mode; what is frozen of the body stays as it predicts, without dropout."""
         super().train(mode)
         if not any(parameter.requires_grad for parameter in self.body.parameters()):
             self.body.eval()
+        elif self.halves is not None:
+            for module in self.halves.frozen_modules():
+                module.training = False
         return self
 
     def forward(
@@ -159,6 +172,7 @@ class QuestModel(PreTrainedModel):
         input_ids: Tensor | None = None,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
+        states: Tensor | None = None,
         vectors: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> QuestOutput:
@@ -168,49 +182,78 @@ class QuestModel(PreTrainedModel):
             rows: The batch's row that each pass belongs to, (n_passes,).
             kinds: The kind of each pass, (n_passes,).
             metadata: (batch_size, metadata_width).
-            input_ids: As `pool_passes` reads them, and so the next two.
+            input_ids: As `pool_passes` reads them, and so the next three.
             attention_mask: See there.
             token_type_ids: See there.
-            vectors: What `pool_passes` returned, in place of the three; the body does not run.
+            states: See there.
+            vectors: What `pool_passes` returned, in place of the four; the body does not run.
             labels: Ratings in [0, 1], (batch_size, n_targets); with them the output holds the loss too.
         """
         if vectors is None:
-            assert input_ids is not None
             assert attention_mask is not None
-            assert token_type_ids is not None
-            vectors = self.pool_passes(input_ids, attention_mask, token_type_ids)
+            vectors = self.pool_passes(
+                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, states=states
+            )
         # Logits in 16 bits would tie rows that differ, and the score is about ranks.
         with torch.autocast(metadata.device.type, enabled=False):
             logits = self.head(vectors, rows, kinds, metadata.float())
             loss = None if labels is None else self.loss(logits, labels.float())
         return QuestOutput(loss=loss, logits=logits)
 
-    def pool_passes(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+    def pool_passes(
+        self,
+        *,
+        attention_mask: Tensor,
+        input_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        states: Tensor | None = None,
+    ) -> Tensor:
         """Read passes through the body and make a vector of each.
 
         Args:
-            input_ids: Token ids of all passes of a batch, (n_passes, n_tokens).
-            attention_mask: 1 where a token is not padding, same shape.
+            attention_mask: 1 where a token is not padding, (n_passes, n_tokens).
+            input_ids: Token ids of all passes of a batch, same shape.
             token_type_ids: 1 in the last part of a pass, same shape; given to bodies that know two types.
+            states: What `read_lower` returned, in place of the two; only the layers that learn run.
 
         Returns:
             (n_passes, output_width) in 32 bits.
         """
+        given = {"input_ids": input_ids, "token_type_ids": token_type_ids, "states": states}
         parts = split_by_length(attention_mask)
         order = torch.cat([part for part, _ in parts])
         vectors = [
-            self._read(*(each[part, :end] for each in (input_ids, attention_mask, token_type_ids)))
+            self._read(
+                attention_mask[part, :end],
+                **{name: each[part, :end] for name, each in given.items() if each is not None},
+            )
             for part, end in parts
         ]
         return torch.cat(vectors)[order.argsort()]
 
-    def _read(self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+    def _read(self, attention_mask: Tensor, *, states: Tensor | None = None, **tokens: Tensor) -> Tensor:
         mixes = self.config.n_mixed_layers > 1
-        types = {"token_type_ids": token_type_ids} if getattr(self.body.config, "type_vocab_size", 0) > 1 else {}
-        outputs = self.body(input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=mixes, **types)
+        if states is None:
+            outputs = self.body(**self._known(tokens), attention_mask=attention_mask, output_hidden_states=mixes)
+        else:
+            assert self.halves is not None
+            outputs = self.halves.upper(
+                inputs_embeds=states.to(self.body.dtype), attention_mask=attention_mask, output_hidden_states=mixes
+            )
         layers = outputs.hidden_states if mixes else (outputs.last_hidden_state,)
-        with torch.autocast(input_ids.device.type, enabled=False):
+        with torch.autocast(attention_mask.device.type, enabled=False):
             return self.head.pool(tuple(layer.float() for layer in layers), attention_mask)  # (n_passes, output_width)
+
+    def read_lower(self, *, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
+        """Read passes through the frozen layers alone: states of shape (n_passes, n_tokens, body_width)."""
+        assert self.halves is not None
+        tokens = self._known({"input_ids": input_ids, "token_type_ids": token_type_ids})
+        return self.halves.lower(**tokens, attention_mask=attention_mask).last_hidden_state
+
+    def _known(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
+        # Bodies that know one type of tokens take none.
+        has_types = getattr(self.body.config, "type_vocab_size", 0) > 1
+        return {name: each for name, each in tokens.items() if has_types or name != "token_type_ids"}
 
 
 def longest_pass(body_config: PretrainedConfig) -> int:

@@ -20,6 +20,7 @@ from questlib.training.keeper import Keeper
 from questlib.training.kinds import STAGE_KINDS
 from questlib.training.kinds.base import StageJob
 from questlib.training.pace import Pace
+from questlib.training.states import hold_states
 from questlib.training.vectors import can_cache
 
 # The first step of a training is slower than those after it.
@@ -59,6 +60,11 @@ def measure_speed(
     precision = pick_precision(settings.precision, device)
     model.to(device)  # type: ignore[arg-type]
     sample = _take_usual(train_rows, _STEPS * settings.batch_size * settings.accumulation)
+    frozen_row = 0.0
+    if model.halves is not None:
+        start = time.monotonic()
+        sample = hold_states(model, sample, collator, batch_size=2 * settings.batch_size, precision=precision)
+        frozen_row = (time.monotonic() - start) / len(sample)
     steps = {}
     for stage in {stage.trainable: stage for stage in stages}.values():
         settings_here = replace(settings, use_tensorboard=False)
@@ -77,7 +83,9 @@ def measure_speed(
         step, is_cached = steps[stage.trainable]  # a frozen body reads all rows once, and evaluates for nothing
         fixed.append(_SECONDS_OF_STAGE + row * (n_stop + len(train_rows) if is_cached else n_stop))
         by_epoch.append(n_steps * step + (0.0 if is_cached else n_evaluations * n_stop * row))
-    return Speed(before=before, stages=tuple(fixed), epochs=tuple(by_epoch), row=row, after=after)
+    return Speed(
+        before=before, stages=tuple(fixed), epochs=tuple(by_epoch), row=row, after=after, frozen_row=frozen_row
+    )
 
 
 def _plan_job(

@@ -1,20 +1,17 @@
 """What a frozen body makes of text, computed once and kept on disk, so that a stage of the head alone never runs it."""
 
-import hashlib
-import json
 import logging
-import os
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 from torch import Tensor
 
-from questlib.batches import PassCollator, QuestRows
+from questlib.batches import PassCollator, QuestRows, tokens_of
 from questlib.model.prediction import visit_batches
 from questlib.model.quest import QuestModel
 from questlib.run_folder import write_once
+from questlib.training.kept import hash_work, take_room
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +57,11 @@ def cache_vectors(
     def write(temporary: Path) -> None:
         logger.info("reading %d rows through the body once", len(rows))
         vectors = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-        _take_room(temporary)
+        take_room(temporary)
 
         def keep(chosen: npt.NDArray[np.intp], batch: dict[str, Tensor]) -> None:
-            tokens = (batch[name] for name in ("input_ids", "attention_mask", "token_type_ids"))
             places = [np.arange(ends[row] - len(kinds[row]), ends[row]) for row in chosen]
-            vectors[np.concatenate(places)] = model.pool_passes(*tokens).float().cpu().numpy()
+            vectors[np.concatenate(places)] = model.pool_passes(**tokens_of(batch)).float().cpu().numpy()
 
         visit_batches(model, rows, collator, keep, batch_size=batch_size, precision=precision)
         vectors.flush()
@@ -80,23 +76,7 @@ def cache_vectors(
     return VectorRows(rows, vectors, kinds=kinds, ends=ends)
 
 
-def _take_room(path: Path) -> None:
-    # A file that is mapped takes its room page by page, and a full disk would then end the process without a word.
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
-
-
 def _key(model: QuestModel, rows: QuestRows, precision: str) -> str:
     config = model.config  # the Trainer writes into other fields of it
     about = ["2", precision, model.device.type, config.body, config.pooling, config.n_mixed_layers]
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for name, weight in model.pooling_state().items():
-        digest.update(name.encode())
-        digest.update(weight.cpu().contiguous().numpy().tobytes())
-    for table in rows.passes.with_format("arrow").iter(batch_size=1_000):
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, table.schema) as writer:
-            writer.write_table(table.combine_chunks())
-        digest.update(sink.getvalue())
-    return digest.hexdigest()[:32]
+    return hash_work(about, model.pooling_state(), rows)

@@ -24,6 +24,8 @@ class FineTune(StageKind):
         trainable = match_parameters(job.model, stage.trainable)
         for name, parameter in job.model.named_parameters():
             parameter.requires_grad_(name in trainable)
+        for parameter in job.model.frozen_parameters():
+            parameter.requires_grad_(False)
         job.pace.begin_stage(f"stage {stage.name}", job.tape, is_last=job.number == job.n_stages - 1)
         if not job.pace.has_time(self._seconds_to_read()):
             job.notes.append(f"stage {stage.name}: left out, for want of time")

@@ -1,0 +1,123 @@
+"""A body cut in two: layers that are frozen, whose states can be kept, and layers above that go on from those."""
+
+import copy
+from collections.abc import Iterator
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+Module = TypeVar("Module", bound=nn.Module)
+# A pass shows whether the halves of a body make the whole: as a share of the largest state; rounding is below.
+_N_TOKENS, _TOLERANCE = 8, 1e-5
+
+
+class BodyHalves:
+    """The lower and the upper layers of a body, as two bodies that share its weights.
+
+    Args:
+        body: The whole.
+        n_frozen: How many layers the lower half has; it begins with the embeddings.
+
+    Raises:
+        ValueError: If the body has no list of layers, or too short a one.
+    """
+
+    def __init__(self, body: PreTrainedModel, n_frozen: int) -> None:
+        n_layers = body.config.num_hidden_layers
+        if n_frozen >= n_layers:
+            raise ValueError(f"freeze_layers must leave a layer to learn, however: {n_frozen} of {n_layers}")
+        self._body = body
+        self._path = _find_layers(body)
+        found = body.get_submodule(self._path)
+        assert isinstance(found, nn.ModuleList)
+        layers = list(found)
+        self._learning = layers[n_frozen:]
+        self.lower = _with_layers(body, self._path, layers[:n_frozen])
+        self.upper = _with_layers(body, self._path, self._learning)
+        for name in ("embeddings", "embeddings_project"):
+            if name in self.upper._modules:
+                self.upper._modules[name] = _AsGiven()
+
+    def frozen_parameters(self) -> Iterator[nn.Parameter]:
+        """Give all that the lower half is made of, and what both halves share."""
+        learning = {id(parameter) for layer in self._learning for parameter in layer.parameters()}
+        return (parameter for parameter in self._body.parameters() if id(parameter) not in learning)
+
+    def frozen_modules(self) -> Iterator[nn.Module]:
+        """Give the modules of the lower half: the embeddings and its layers."""
+        learning = {id(module) for layer in self._learning for module in layer.modules()}
+        return (module for module in self.lower.modules() if id(module) not in learning)
+
+    @torch.no_grad()
+    def refuse_unlike(self) -> None:
+        """Refuse a body whose halves do not make the whole. It is asked itself: a list of families would grow old.
+
+        Raises:
+            ValueError: If it does something else than its layers, one after the other.
+        """
+        was_training = self._body.training
+        self._body.eval()
+        vocabulary = self._body.config.vocab_size
+        ids = torch.arange(vocabulary - _N_TOKENS, vocabulary, device=self._body.device)[None]
+        mask = torch.ones_like(ids)
+        try:
+            whole = self._body(input_ids=ids, attention_mask=mask).last_hidden_state
+            states = self.lower(input_ids=ids, attention_mask=mask).last_hidden_state
+            again = self.upper(inputs_embeds=states, attention_mask=mask).last_hidden_state
+            difference = float((whole - again).abs().max() / whole.abs().max())
+        except (AttributeError, TypeError, RuntimeError, KeyError) as error:
+            raise ValueError(
+                f"freeze_layers needs a body that can go on from the states of a layer, however {_name(self._body)} "
+                f"cannot: {error}; set it to 0"
+            ) from error
+        finally:
+            self._body.train(was_training)
+        if not difference <= _TOLERANCE:
+            raise ValueError(
+                f"freeze_layers needs a body that is no more than its layers, one after the other, however "
+                f"{_name(self._body)} differs by {difference:.1g} when cut in two; set it to 0"
+            )
+
+
+class _AsGiven(nn.Module):
+    """Stands where embeddings are made of words, and lets states through."""
+
+    def forward(
+        self, states: Tensor | None = None, inputs_embeds: Tensor | None = None, *_: object, **__: object
+    ) -> Tensor:
+        given = states if inputs_embeds is None else inputs_embeds
+        assert given is not None
+        return given
+
+
+def _name(body: PreTrainedModel) -> str:
+    return str(body.config.model_type)
+
+
+def _find_layers(body: PreTrainedModel) -> str:
+    n_layers = body.config.num_hidden_layers
+    for name, module in body.named_modules():
+        if isinstance(module, nn.ModuleList) and len(module) == n_layers:
+            return name
+    raise ValueError(f"freeze_layers needs a body with {n_layers} layers in a list, however {_name(body)} has none")
+
+
+def _with_layers(body: PreTrainedModel, path: str, layers: list[nn.Module]) -> PreTrainedModel:
+    # Copies of the modules on the way to the list alone; all below are shared.
+    half = _copy(body)
+    parent: nn.Module = half
+    *way, last = path.split(".")
+    for name in way:
+        child = _copy(parent.get_submodule(name))
+        parent._modules[name] = child
+        parent = child
+    parent._modules[last] = nn.ModuleList(layers)
+    return half
+
+
+def _copy(module: Module) -> Module:
+    copied = copy.copy(module)
+    copied._modules = dict(module._modules)
+    return copied

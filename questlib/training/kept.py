@@ -1,0 +1,33 @@
+"""What is kept on disk of a body's work: named by all that decides it, with room taken before it is written."""
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+from torch import Tensor
+
+from questlib.batches import QuestRows
+
+
+def hash_work(about: object, weights: Mapping[str, Tensor], rows: QuestRows) -> str:
+    """Name what some weights make of the text of some rows; `about` is what else decides it, as JSON has it."""
+    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+    for name, weight in weights.items():
+        digest.update(name.encode())
+        digest.update(weight.detach().cpu().contiguous().numpy().tobytes())
+    for table in rows.passes.with_format("arrow").iter(batch_size=1_000):
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, table.schema) as writer:
+            writer.write_table(table.combine_chunks())
+        digest.update(sink.getvalue())
+    return digest.hexdigest()[:32]
+
+
+def take_room(path: Path) -> None:
+    """Take the room of a file that is mapped: page by page, a full disk would end the process without a word."""
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)

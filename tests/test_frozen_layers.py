@@ -1,0 +1,102 @@
+"""Frozen layers learn nothing and run once: what is trained above them is what it would be otherwise."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import toy
+from test_training import COLLATOR, fit
+
+from questlib.members import transformer
+from questlib.model import QuestModel
+from questlib.model.prediction import predict
+from questlib.recipe import Stage
+from questlib.training.states import cache_states, hold_states
+
+FULL = Stage(name="full", trainable=("*",), epochs=2, learning_rate=1e-3, head_learning_rate=1e-2)
+CUT = {"albert": "in a list", "modernbert": "differs by"}  # one layer used again and again; a norm after the last
+
+
+def begin(folder, **options):  # noqa: ANN003
+    options = {"n_kinds": 2, "metadata_width": 2, "freeze_layers": 1} | options
+    return QuestModel.from_encoder(folder, **options)
+
+
+def read(model, rows):
+    return hold_states(model, rows, COLLATOR, batch_size=4, precision="fp32")
+
+
+@pytest.mark.parametrize("family", [family for family in toy.FAMILIES if family not in CUT])
+@pytest.mark.parametrize("options", [{"pooling": "cls"}, {"pooling": "cls_mean", "n_mixed_layers": 2}])
+def test_predictions_from_states_are_those_of_the_whole_model(family, options, rows, tmp_path):
+    model = begin(toy.write_encoder(tmp_path, family=family), metadata_width=rows.metadata.shape[1], **options)
+    whole = predict(model, rows, COLLATOR, batch_size=4, precision="fp32")
+    assert np.abs(predict(model, read(model, rows), COLLATOR, batch_size=4, precision="fp32") - whole).max() < 1e-3
+
+
+@pytest.mark.parametrize(("family", "words"), CUT.items())
+def test_body_that_cannot_be_cut_is_refused_by_name(family, words, tmp_path):
+    with pytest.raises(ValueError, match=f"freeze_layers needs a body .*{words}"):
+        begin(toy.write_encoder(tmp_path, family=family))
+    with pytest.raises(ValueError, match="freeze_layers must leave a layer to learn, however: 2 of 2"):
+        begin(toy.write_encoder(tmp_path / "bert"), freeze_layers=2)
+
+
+@pytest.mark.parametrize("family", ["bert", "mpnet"])
+def test_training_from_states_ends_where_training_from_tokens_ends(family, rows, tmp_path):
+    folder = toy.write_encoder(tmp_path / "encoder", family=family)
+    predictions, weights = [], []
+    for reads_once in (True, False):
+        torch.manual_seed(0)
+        model = begin(folder, metadata_width=rows.metadata.shape[1], attention_dropout=0.0)
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+        fit(model, read(model, rows) if reads_once else rows, [FULL], tmp_path / str(reads_once))
+        predictions.append(predict(model, rows, COLLATOR, batch_size=4, precision="fp32"))
+        weights.append(
+            {name: float((weight.detach() - before[name]).abs().max()) for name, weight in model.named_parameters()}
+        )
+    assert np.abs(predictions[0] - predictions[1]).max() < 5e-3
+    for moved in weights:
+        still = {name for name, distance in moved.items() if distance == 0}
+        assert {name for name in moved if "embeddings" in name or "layer.0." in name or "relative" in name} <= still
+        assert all(
+            moved[name] > 0 for name in moved if "layer.1." in name and "key.bias" not in name and "k.bias" not in name
+        )
+
+
+def test_frozen_layers_read_without_dropout_while_those_above_learn(rows, tmp_path):
+    model = begin(toy.write_encoder(tmp_path), metadata_width=rows.metadata.shape[1]).train()
+    states = {
+        name: module.training for name, module in model.body.named_modules() if isinstance(module, torch.nn.Dropout)
+    }
+    assert any(states.values())
+    assert not any(training for name, training in states.items() if "layer.1." not in name)
+
+
+def test_folds_of_a_run_read_each_table_once(train_toy, toy_recipe, monkeypatch):
+    read_tables = []
+
+    def count(model, rows, collator, *, folder, batch_size, precision):
+        n_before = len(list(folder.glob("states-*.npy")))
+        states = cache_states(model, rows, collator, folder=folder, batch_size=batch_size, precision=precision)
+        read_tables.append(len(list(folder.glob("states-*.npy"))) - n_before)
+        return states
+
+    monkeypatch.setattr(transformer, "cache_states", count)
+    member = toy_recipe.members[0]
+    frozen = replace(member, model=replace(member.model, freeze_layers=1))
+    run = train_toy(replace(toy_recipe, members=(frozen, *toy_recipe.members[1:])))
+    assert sum(read_tables) == 2  # of the training and of the test table
+    assert len(read_tables) > 4
+    assert np.isfinite(run.submission.iloc[:, 1:].to_numpy()).all()
+
+
+def test_states_are_left_out_where_they_would_fill_the_disk(rows, tmp_path, monkeypatch, caplog):
+    model = begin(toy.write_encoder(tmp_path), metadata_width=rows.metadata.shape[1])
+    monkeypatch.setattr("questlib.training.states._MOST_BYTES", 100)
+    assert cache_states(model, rows, COLLATOR, folder=tmp_path, batch_size=4, precision="fp32") is None
+    assert "would take" in caplog.text
