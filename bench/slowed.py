@@ -1,5 +1,6 @@
 """A run on a machine that is slower than this one, in one of several ways: a helper of `stress.py`."""
 
+import io
 import json
 import logging
 import sys
@@ -23,12 +24,13 @@ def main() -> None:
     asked = json.loads(sys.argv[1])
     if asked["how"] == "install":
         time.sleep(asked["slowness"])
-    from questlib import run_folder
+    from questlib import report, run_folder
     from questlib.clock import Clock, find_session_start
     from questlib.data import read_tables
     from questlib.folds import train_members
     from questlib.parameters import override, read_parameters, read_profile
     from questlib.recipe import Recipe
+    from questlib.run import write_report
     from questlib.training.trainer import QuestTrainer
 
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(message)s")
@@ -66,6 +68,11 @@ def main() -> None:
     clock.finish_step("read and check")
     recipe = Recipe.from_parameters(parameters)
     train_members(tables, recipe, run_folder=out, cache_folder=out.parent / "cache", clock=clock)
+    # What the notebook and `make run` do after it, which the clock leaves time for.
+    for draw in (report.plot_learning_curve, report.plot_spearman, report.plot_ties, report.plot_timeline):
+        draw(out).savefig(io.BytesIO(), dpi=200)
+    report.plot_distributions(out, tables.train)
+    write_report(notebooks / "quest.ipynb", out / "report.html")
     clock.finish_step("end")
 
 

@@ -21,7 +21,7 @@ _STEPS_TO_GROW = 8
 _LEAST_CHANGE = 0.05
 # What was planned stands, so that a run that is interrupted is the run that is not, unless what was measured before is
 # this far from the truth: as beside other work, which has ended since.
-_MANY_MORE = 1.25
+_MANY_MORE = 1.12
 # Over the steps themselves: reading the data, the log, checkpoints.
 _OVERHEAD = 1.04
 
