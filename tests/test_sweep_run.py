@@ -120,6 +120,22 @@ def test_mistakes_are_told_before_anything_is_made(tmp_path, data):
     assert not folder.exists()
 
 
+def test_report_on_what_is_not_there_is_refused_in_a_line_and_leaves_nothing(tmp_path, data):
+    file, folder = write_sweep(tmp_path, "space:\n  x: [0.1]\n"), tmp_path / "sweep"
+    for options, words in [
+        (["--sweep", file], "no sweep cheap in"),
+        (["--runs", tmp_path / "nothing"], "must be a run folder, however it has no recipe.json"),
+        (["--sweep", tmp_path / "absent.yaml"], "no sweep file"),
+    ]:
+        process = run_command("report", *options, "--out", folder, "--data", data)
+        _, told = process.communicate(timeout=60)
+        assert process.returncode == 1
+        [line] = told.splitlines()
+        assert line.startswith("questlib.sweeps report: ")
+        assert words in line
+    assert not folder.exists()
+
+
 def test_cheap_trials_leave_runs_that_a_report_reads(tmp_path, data):
     file, folder = write_sweep(tmp_path, "space:\n  x: [0.1, 0.2]\nseeds: [1, 2]\n"), tmp_path / "sweep"
     finish(run_command("run", file, "--data", data, "--out", folder))

@@ -30,6 +30,8 @@ def write_sweep_report(
 ) -> Path:
     """Execute the notebook of the report into a folder; give the HTML file."""
     out = folder.resolve()
+    # Asked before there is a notebook, what cannot be read is told in a line and leaves nothing.
+    _read(sweep_file, runs, folder=out, data=data, storage=storage)
     out.mkdir(parents=True, exist_ok=True)
     executed = out / NOTEBOOK.name
     parameters = {
@@ -52,15 +54,23 @@ def load(
     sweep_file: str, runs: Sequence[str], *, folder: str, data: str, storage: str
 ) -> tuple[pd.DataFrame, Tables | None, Sweep | None]:
     """Read the trials of a sweep, or any runs, and the tables that they were trained on."""
-    sweep = read_sweep(Path(sweep_file)) if sweep_file else None
-    if sweep is None:
-        trials = read_runs([Path(run) for run in runs], objective=Sweep.objective)
-    else:
-        study = open_existing(sweep, folder=Path(folder), storage=storage or None)
-        trials = read_study(study, trials_folder=Path(folder) / "trials")
-        data = data or str(sweep.base["data"])
+    trials, tables, sweep = _read(
+        Path(sweep_file) if sweep_file else None, [Path(run) for run in runs],
+        folder=Path(folder), data=data, storage=storage,
+    )  # fmt: skip
     trials.to_csv(Path(folder) / TABLE, index=False)
-    return trials, read_tables(data) if data else None, sweep
+    return trials, tables, sweep
+
+
+def _read(
+    sweep_file: Path | None, runs: Sequence[Path], *, folder: Path, data: str | None, storage: str | None
+) -> tuple[pd.DataFrame, Tables | None, Sweep | None]:
+    if sweep_file is None:
+        return read_runs(runs, objective=Sweep.objective), read_tables(data) if data else None, None
+    sweep = read_sweep(sweep_file)
+    study = open_existing(sweep, folder=folder, storage=storage or None)
+    trials = read_study(study, trials_folder=folder / "trials")
+    return trials, read_tables(data or str(sweep.base["data"])), sweep
 
 
 def write_best_profile(sweep: Sweep, settings: pd.DataFrame, trials: pd.DataFrame, *, folder: str) -> str:
