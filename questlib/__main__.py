@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from questlib.clock import SESSION_START
+from questlib.csv_table import refuse_unknown_format
 from questlib.data import question_of, read_table
 from questlib.metrics import score_predictions
 from questlib.predictions import write_predictions
@@ -54,7 +55,17 @@ def _run(parsed: argparse.Namespace) -> int:
     return 0
 
 
+def _refuse_overwriting(out: Path, *inputs: Path) -> None:
+    # Before a table of an hour's work, or a fold, is lost to its own predictions.
+    place = out.resolve()
+    for each in inputs:
+        if place == each.resolve() or each.resolve() in place.parents or (out.exists() and out.samefile(each)):
+            raise ValueError(f"{out} must not be what is read, however {each} is; name another file to write")
+
+
 def _predict(parsed: argparse.Namespace) -> None:
+    _refuse_overwriting(parsed.out, parsed.table, parsed.run_folder)
+    refuse_unknown_format(parsed.out)
     refuse_unwritable(parsed.out)
     table = read_table(parsed.table, columns=INPUT_COLUMNS)  # before torch is imported: a bad table is refused at once
     from questlib.inference import predict_table
@@ -95,8 +106,11 @@ def _score(parsed: argparse.Namespace) -> None:
 def _check(parsed: argparse.Namespace) -> None:
     sample = read_table(parsed.sample, columns=(ID, *TARGETS))
     submission = read_table(parsed.submission, columns=(ID,))
+    ids = sample[ID].tolist()
+    if sorted(ids) == sorted(submission[ID]):  # the site goes by ids, whatever their order
+        ids = submission[ID].tolist()
     try:
-        check_submission(submission, columns=list(sample.columns), ids=sample[ID].to_numpy())
+        check_submission(submission, columns=list(sample.columns), ids=ids)
     except ValueError as error:
         raise ValueError(f"{parsed.submission}: {error}") from error
     print(f"{parsed.submission} is valid: {len(submission)} rows, {len(TARGETS)} targets in [0, 1], none constant")

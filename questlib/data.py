@@ -1,7 +1,6 @@
 """The competition's tables: read, checked, nulls given a stated value, rows split by question."""
 
 import math
-import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ import pandas as pd
 from sklearn.model_selection import GroupKFold, GroupShuffleSplit, KFold
 
 from questlib.checks import refuse_unknown
+from questlib.csv_table import read_csv
 from questlib.inputs import describe_mounts, find_folder
 from questlib.schema import ID, INPUT_COLUMNS, METADATA_COLUMNS, QUESTION, TARGETS, TEXT_COLUMNS
 
@@ -44,6 +44,7 @@ def read_tables(data: str) -> Tables:
     test = read_table(folder / "test.csv", columns=INPUT_COLUMNS)
     sample = read_table(folder / "sample_submission.csv", columns=(ID, *TARGETS))
     refuse_unknown(sample.columns, known=(ID, *TARGETS), what=f"column of {folder / 'sample_submission.csv'}")
+    _refuse_contradiction(test, sample, folder=folder)
     nulls = pd.DataFrame({name: frame.isna().sum() for name, frame in (("train", train), ("test", test))})
     return Tables(
         train=fill_nulls(train),
@@ -53,32 +54,34 @@ def read_tables(data: str) -> Tables:
     )
 
 
-def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
-    """Read a CSV table in UTF-8 and check that it holds the columns; the id and any target are checked by value too.
+def _refuse_contradiction(test: pd.DataFrame, sample: pd.DataFrame, *, folder: Path) -> None:
+    # A submission with these rows would be refused at its end.
+    missing, extra = (
+        [each for each in one[ID] if each not in known]
+        for one, known in ((test, set(sample[ID])), (sample, set(test[ID])))
+    )
+    if missing or extra:
+        raise ValueError(
+            f"{folder}: sample_submission.csv must hold the ids of test.csv, however {len(missing)} are missing "
+            f"({missing[:3]}) and {len(extra)} are not in the test ({extra[:3]}); take both from one download"
+        )
 
-    Only an empty field is a null, and stays one: a title may well be "NA" or "None".
+
+def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
+    """Read a CSV table and check that it holds the columns; the id and any target are checked by value too.
+
+    All fields are text, ids too, but the targets among the columns. Only an empty field is a null, and stays one: a
+    title may well be "NA" or "None".
 
     Raises:
         FileNotFoundError: If the file is missing.
-        ValueError: If it is empty, lacks or doubles a column, repeats an id, or a target is no number in [0, 1].
+        ValueError: If it is no whole table, is empty, lacks or doubles a column, repeats an id, or a target is no
+            number in [0, 1].
     """
     if not path.is_file():
         raise FileNotFoundError(f"there is no table {path}; put it there or name another")
-    try:
-        header = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0].tolist()
-        with warnings.catch_warnings():
-            # Where rows are longer than the header, pandas drops what stands beyond it and only warns.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            frame = pd.read_csv(
-                path,
-                keep_default_na=False,
-                na_values=[""],
-                index_col=False,
-                dtype={name: str for name in header if name not in (ID, *TARGETS)},
-                float_precision="round_trip",  # to the last bit, so that a file scores as what was written to it
-            )
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError, pd.errors.ParserWarning) as error:
-        raise ValueError(f"{path} must be a CSV table in UTF-8 with a header, however: {str(error).strip()}") from error
+    frame = read_csv(path)
+    header = list(frame.columns)
     doubled = [name for name, count in Counter(header).items() if count > 1]
     if doubled:
         raise ValueError(f"{path} must name each column once, however doubled: {doubled}; remove the copies")
@@ -89,9 +92,7 @@ def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
     if frame.empty:
         raise ValueError(f"{path} must hold at least one row, however: it holds only a header")
     _check_ids(frame[ID], path=path)
-    for name in (name for name in TARGETS if name in columns):
-        _check_target(frame[name], path=path)
-    return frame
+    return frame.assign(**{name: _read_target(frame[name], path=path) for name in TARGETS if name in columns})
 
 
 def _check_ids(ids: pd.Series, *, path: Path) -> None:
@@ -103,14 +104,24 @@ def _check_ids(ids: pd.Series, *, path: Path) -> None:
         raise ValueError(f"{path}: {ID} must be unique, however repeated: {repeated}; keep one row of each")
 
 
-def _check_target(values: pd.Series, *, path: Path) -> None:
-    wrong = ~pd.to_numeric(values, errors="coerce").between(0, 1)  # a null or a word is NaN, which lies nowhere
+def _read_target(values: pd.Series, *, path: Path) -> npt.NDArray[np.float64]:
+    numbers = np.array([_read_number(value) for value in values])
+    wrong = ~((numbers >= 0) & (numbers <= 1))  # what is no number is NaN, which lies nowhere
     if wrong.any():
-        row = int(wrong.to_numpy().argmax())
+        row = int(wrong.argmax())
+        found = values.tolist()[row] or "nothing"
         raise ValueError(
-            f"{path}: {values.name} must be a number in [0, 1], however: {values.tolist()[row]!r} in row {row} "
+            f"{path}: {values.name} must be a number in [0, 1], however: {found} in row {row} "
             f"({int(wrong.sum())} such rows); correct or remove them"
         )
+    return numbers
+
+
+def _read_number(value: str | None) -> float:
+    try:
+        return math.nan if value is None or "_" in value else float(value)  # Python's own code may have 1_000
+    except ValueError:
+        return math.nan
 
 
 def fill_nulls(frame: pd.DataFrame) -> pd.DataFrame:

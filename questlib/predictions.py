@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from questlib.csv_table import write_csv
 from questlib.data import IndexArray, Tables, read_table
 from questlib.ranks import FloatArray
-from questlib.run_folder import OUT_OF_FOLD, TEST_PREDICTIONS, check_finished, fold_folder, write_text
+from questlib.run_folder import OUT_OF_FOLD, TEST_PREDICTIONS, check_finished, fold_folder
 from questlib.schema import ID, TARGETS
 
 
@@ -36,7 +37,7 @@ def write_predictions(
     frame.insert(0, ID, np.asarray(ids))  # by position: a Series would be aligned on its index
     if folds is not None:
         frame.insert(1, "fold", np.asarray(folds))
-    write_text(path, frame.to_csv(index=False))
+    write_csv(path, frame)
 
 
 def read_member(run_folder: Path, name: str, *, folds: Sequence[int], tables: Tables) -> MemberPredictions:
@@ -46,14 +47,14 @@ def read_member(run_folder: Path, name: str, *, folds: Sequence[int], tables: Ta
     """
     out_of_fold = np.full((len(tables.train), len(TARGETS)), np.nan)
     fold_of_row = np.full(len(tables.train), -1, dtype=np.intp)
-    place = pd.Index(tables.train[ID])
+    place = pd.Index(tables.train[ID].astype(str))
     test = []
     for fold in folds:
         folder = fold_folder(run_folder, name, fold)
         check_finished(folder, OUT_OF_FOLD, TEST_PREDICTIONS)
         scored, tested = (read_table(folder / name, columns=(ID, *TARGETS)) for name in (OUT_OF_FOLD, TEST_PREDICTIONS))
         rows = place.get_indexer(scored[ID])
-        if (rows < 0).any() or tested[ID].tolist() != tables.test[ID].tolist():
+        if (rows < 0).any() or tested[ID].tolist() != tables.test[ID].astype(str).tolist():
             raise ValueError(f"{folder} must hold predictions of these tables, however its ids are others; run it anew")
         out_of_fold[rows], fold_of_row[rows] = scored[list(TARGETS)].to_numpy(), fold
         test.append(tested[list(TARGETS)].to_numpy())

@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from questlib.charts import BLUE, ORANGE, PALE, clean, color_of, new_figure, new_grid, shorten
+from questlib.data import read_table
 from questlib.ensemble import Ensemble
 from questlib.run_folder import BLENDED, ENSEMBLE, HISTORY, RECIPE, SCORES, TIMELINE, fold_folder, read_json
 from questlib.schema import ANSWER_TARGETS, ID, RARE_TARGET, TARGETS
@@ -89,8 +90,8 @@ def plot_spearman(run_folder: Path) -> Figure:
 
 def plot_distributions(run_folder: Path, train: pd.DataFrame) -> Figure:
     """Draw how the blended out-of-fold predictions of each target spread beside the ratings of the same rows."""
-    predicted = pd.read_csv(run_folder / BLENDED).set_index(ID)
-    truth = train.set_index(ID).loc[predicted.index]
+    predicted = read_table(run_folder / BLENDED, columns=(ID, *TARGETS)).set_index(ID)
+    truth = train.set_index(train[ID].astype(str)).loc[predicted.index]
     weights = np.full(len(truth), 1 / len(truth))
     title = "Share of rows by rating: true (grey) and predicted out of fold (question blue, answer orange)"
     figure, grid = new_grid(title, rows=6, columns=5)
@@ -104,7 +105,7 @@ def plot_distributions(run_folder: Path, train: pd.DataFrame) -> Figure:
 
 def plot_ties(run_folder: Path) -> Figure:
     """Draw the blended out-of-fold predictions of each target in their order, and where they are tied."""
-    blended = pd.read_csv(run_folder / BLENDED)[list(TARGETS)].to_numpy()
+    blended = read_table(run_folder / BLENDED, columns=(ID, *TARGETS))[list(TARGETS)].to_numpy()
     tied = Ensemble.from_json((run_folder / ENSEMBLE).read_text(encoding="utf-8")).ties_.transform(blended)
     share = np.linspace(0, 1, len(blended))
     title = "Blended out-of-fold predictions by share of rows, lowest first; orange rows share one value"

@@ -214,7 +214,11 @@ def write_once(path: Path, write: Callable[[Path], None], *, size: int | None = 
 
 def write_text(path: Path, text: str) -> None:
     """Write text in UTF-8 whole or not at all."""
-    content = text.encode()
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write bytes whole or not at all."""
     with written_whole(path, size=len(content)) as temporary:
         temporary.write_bytes(content)
 

@@ -113,7 +113,8 @@ def compare(train: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> t
         How much higher the second's mean Spearman is, one row per question; the standard error of that, over
         questions; the number of questions, 0 where there are no common rows.
     """
-    truth = train.set_index(ID).loc[before.index.intersection(after.index)]
+    before, after = (frame.set_axis(frame.index.astype(str)) for frame in (before, after))
+    truth = train.set_index(train[ID].astype(str)).loc[before.index.intersection(after.index)]
     questions = question_of(truth)
     if len(np.unique(questions)) < 2:
         return 0.0, 0.0, 0

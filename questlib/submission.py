@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from questlib.run_folder import write_text
+from questlib.csv_table import write_csv
 from questlib.schema import ID, TARGETS
 
 
@@ -23,7 +23,7 @@ def write_submission(
     frame.insert(0, ID, np.asarray(ids))  # by position: a Series would be aligned on its index
     frame = frame[list(sample_submission.columns)]
     check_submission(frame, columns=list(sample_submission.columns), ids=ids)
-    write_text(path, frame.to_csv(index=False))
+    write_csv(path, frame)
     return frame
 
 
@@ -41,7 +41,7 @@ def check_submission(frame: pd.DataFrame, *, columns: list[str], ids: npt.ArrayL
             f"the columns must be the sample's, in its order, however: {missing=}, {extra=}{moved}; "
             "write the sample's columns"
         )
-    given, wanted = frame[ID].to_numpy(), np.asarray(ids)
+    given, wanted = (np.asarray(each).astype(str) for each in (frame[ID], ids))
     if len(given) != len(wanted) or (given != wanted).any():
         raise ValueError(
             f"the ids must be the test's, in its order, however: {len(given)} rows for {len(wanted)}, "

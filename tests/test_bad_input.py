@@ -38,7 +38,7 @@ ONE_ROW = "--one-row-per-question"
 SAMPLE = "sample_submission"
 NO_COLUMN = r" must hold the columns \['{}'\], however it holds"
 DOUBLED = r" must name each column once, however doubled: \['{}'\]; remove"
-REPEATED = r": qa_id must be unique, however repeated: \[{}\]; keep one row of each"
+REPEATED = r": qa_id must be unique, however repeated: \['{}'\]; keep one row of each"
 NO_NUMBER = rf": {TARGETS[7]} must be a number in \[0, 1\], however: {{}} in row 2 \(1 such rows\); correct"
 NO_ROW = " must hold at least one row, however: it holds only a header"
 # Table, what is done to it, and what the message must say after the table's path.
@@ -56,10 +56,10 @@ BAD_TABLES: dict[str, tuple[str, Change, str]] = {
     "train ids repeated": ("train", replace(ID, 10), REPEATED.format(10)),
     "test ids repeated": ("test", replace(ID, 1000), REPEATED.format(1000)),
     "id empty": ("test", replace(ID, None), r": qa_id must not be empty, however: row 2 has none; give or remove it"),
-    "target a word": ("train", replace(TARGETS[7], "high"), NO_NUMBER.format("'high'")),
+    "target a word": ("train", replace(TARGETS[7], "high"), NO_NUMBER.format("high")),
     "target too high": ("train", replace(TARGETS[7], 1.5), NO_NUMBER.format("1.5")),
     "target too low": ("train", replace(TARGETS[7], -1), NO_NUMBER.format("-1.0")),
-    "target empty": ("train", replace(TARGETS[7], None), NO_NUMBER.format("nan")),
+    "target empty": ("train", replace(TARGETS[7], None), NO_NUMBER.format("nothing")),
     "train without rows": ("train", keep_header, NO_ROW),
     "test without rows": ("test", keep_header, NO_ROW),
     "sample without rows": (SAMPLE, keep_header, NO_ROW),
@@ -170,11 +170,31 @@ def test_run_refuses_a_missing_table(refuse: Callable[..., str], toy_folder: Pat
     assert f"no {name}.csv" in message or f"no table {toy_folder / name}.csv" in message
 
 
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'qa_id,answer\n1,"never closed\n', b"qa_id\n1,2\n3,4\n"])
+@pytest.mark.parametrize("content", [b"", b"\xff\xfe\x00", b'qa_id,answer\n1,"never closed\n'])
 def test_run_refuses_a_file_that_is_no_table(refuse: Callable[..., str], toy_folder: Path, content: bytes) -> None:
     (toy_folder / "test.csv").write_bytes(content)
     message = refuse("run", "--notebook", QUEST, "--data", toy_folder)
     assert f"{toy_folder / 'test.csv'} must be a CSV table in UTF-8 with a header, however: " in message
+
+
+@pytest.mark.parametrize(
+    ("ids", "words"),
+    [
+        ("ids[:-1]", r"1 are missing \(\['1015'\]\) and 0 are not in the test"),
+        ("[*ids, '7']", r"0 are missing \(\[\]\) and 1 are not in the test \(\['7'\]\)"),
+        ("[f'0{each}' for each in ids]", r"6 are missing .* and 6 are not in the test"),
+    ],
+)
+def test_run_refuses_tables_that_do_not_belong_together(
+    refuse: Callable[..., str], toy_folder: Path, ids: str, words: str
+) -> None:
+    path = toy_folder / "sample_submission.csv"
+    sample = pd.read_csv(path, dtype=str)
+    changed = eval(ids, {"ids": sample[ID].tolist()})
+    rows = sample.iloc[[0] * len(changed)].assign(**{ID: changed})
+    rows.to_csv(path, index=False)
+    message = refuse("run", "--notebook", QUEST, "--data", toy_folder)
+    assert re.search(f"{toy_folder}: sample_submission.csv must hold the ids of test.csv, however {words}", message)
 
 
 def test_run_refuses_a_folder_that_is_not_there(refuse: Callable[..., str]) -> None:
@@ -258,11 +278,11 @@ def predictions(tmp_path: Path, toy_frame: pd.DataFrame) -> Path:
     [
         (drop(TARGETS[1]), rf" must hold the columns \['{TARGETS[1]}'\], however it holds"),
         (double(TARGETS[1]), " must name each column once, however doubled"),
-        (replace(ID, 10), r": qa_id must be unique, however repeated: \[10\]"),
-        (replace(TARGETS[1], None), rf": {TARGETS[1]} must be a number in \[0, 1\], however: nan in row 2"),
-        (replace(TARGETS[1], "x"), rf": {TARGETS[1]} must be a number in \[0, 1\], however: 'x' in row 2"),
+        (replace(ID, 10), r": qa_id must be unique, however repeated: \['10'\]"),
+        (replace(TARGETS[1], None), rf": {TARGETS[1]} must be a number in \[0, 1\], however: nothing in row 2"),
+        (replace(TARGETS[1], "x"), rf": {TARGETS[1]} must be a number in \[0, 1\], however: x in row 2"),
         (keep_header, " must hold at least one row"),
-        (replace(ID, 99999), r" must hold only ids of .*truth.csv, however 1 are not there, such as \[99999\]"),
+        (replace(ID, 99999), r" must hold only ids of .*truth.csv, however 1 are not there, such as \['99999'\]"),
         (
             lambda frame: frame.assign(qa_id=[f"x{row}" for row in frame[ID]]),
             " must hold only ids of .*, however 20 are",
@@ -321,10 +341,10 @@ def test_score_refuses_a_single_row(refuse: Callable[..., str], predictions: Pat
         ),
         (drop(ID), r" must hold the columns \['qa_id'\]"),
         (double(TARGETS[1]), " must name each column once, however doubled"),
-        (replace(ID, 1000), r": qa_id must be unique, however repeated: \[1000\]"),
+        (replace(ID, 1000), r": qa_id must be unique, however repeated: \['1000'\]"),
         (
-            lambda frame: frame.iloc[::-1],
-            ": the ids must be the test's, in its order, however: .* is 1015 for 1000 at 0",
+            lambda frame: frame.assign(qa_id=[*frame[ID][:5], 7]),
+            ": the ids must be the test's, in its order, however: .* is '7' for '1015' at 5",
         ),
         (lambda frame: frame.iloc[:5], ": the ids must be .*, however: 5 rows for 6, 1 ids missing"),
         (keep_header, " must hold at least one row"),
@@ -361,3 +381,24 @@ def test_predict_refuses_a_run_folder_without_a_fold(refuse: Callable[..., str],
         message
         == f"questlib predict: {toy_folder} must hold ensemble.json, however it does not; name a finished run's folder"
     )
+
+
+def test_check_goes_by_ids_whatever_their_order(toy_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    path, sample_path = toy_folder / "submission.csv", toy_folder / "sample_submission.csv"
+    submission = pd.read_csv(sample_path)
+    submission[list(TARGETS)] = np.random.default_rng(0).random((6, 30))
+    submission.iloc[::-1].to_csv(path, index=False)
+    assert main(["check", str(path), str(sample_path)]) == 0
+    assert "is valid: 6 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("out", ["test.csv", "run/quest.ipynb", "link.csv"])
+def test_predict_never_overwrites_what_it_reads(refuse: Callable[..., str], toy_folder: Path, out: str) -> None:
+    (toy_folder / "run").mkdir()
+    (toy_folder / "run" / "quest.ipynb").write_text("precious")
+    (toy_folder / "link.csv").symlink_to(toy_folder / "test.csv")
+    before = (toy_folder / "test.csv").read_bytes()
+    message = refuse("predict", toy_folder / "run", toy_folder / "test.csv", toy_folder / out)
+    assert "must not be what is read" in message
+    assert (toy_folder / "test.csv").read_bytes() == before
+    assert (toy_folder / "run" / "quest.ipynb").read_text() == "precious"

@@ -147,11 +147,11 @@ def test_ratings_and_predictions_come_back_to_the_last_bit(path: Path, toy_frame
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must be a CSV table in UTF-8 with a header, however: No columns to parse"),
-        ("\n\n", "must be a CSV table in UTF-8 with a header, however: No columns to parse"),
-        ('qa_id,question_title\n1,"a\n2,b\n', "must be a CSV table .*however: .*EOF inside string"),
-        ("qa_id,question_title\n1,a\n2,b,c\n", "must be a CSV table .*however: .*Expected 2 fields in line 3, saw 3"),
-        ("qa_id,question_title\n1,a,b\n2,c,d\n", "must be a CSV table .*however: Length of header .* loss of data"),
+        ("", "must be a CSV table in UTF-8 with a header, however: it is empty"),
+        ("\n\n", "must be a CSV table in UTF-8 with a header, however: it is empty"),
+        ('qa_id,question_title\n1,"a\n2,b\n', "must be a CSV table .*however: unexpected end of data"),
+        ("qa_id,question_title\n1,a\n2,b,c\n", r"row 1 \(line 3\) must have 2 fields, as the header has, however: 3"),
+        ("qa_id,question_title\n1,a,b\n2,c,d\n", r"row 0 \(line 2\) must have 2 fields, as the header has, however: 3"),
         (
             "qa_id\tquestion_title\n1\ta\n",
             r"must hold the columns \['qa_id', 'question_title'\], however it holds .*; add",
@@ -168,13 +168,9 @@ def test_ratings_and_predictions_come_back_to_the_last_bit(path: Path, toy_frame
         ("qa_id,question_title\n1,a\n,b\n", "qa_id must not be empty, however: row 1 has none; give or remove it"),
         (
             "qa_id,question_title\n1,a\n2,b\n1,c\n",
-            r"qa_id must be unique, however repeated: \[1\]; keep one row of each",
+            r"qa_id must be unique, however repeated: \['1'\]; keep one row of each",
         ),
         ("qa_id,question_title\nx,a\nx,b\n", r"qa_id must be unique, however repeated: \['x'\]; keep one row of each"),
-        (
-            "qa_id,question_title\n1,a\n1.0,b\n",
-            r"qa_id must be unique, however repeated: \[1.0\]; keep one row of each",
-        ),
     ],
 )
 def test_table_that_is_none_is_refused_by_path_and_place(path: Path, text: str, message: str) -> None:
@@ -189,6 +185,12 @@ def test_table_in_another_encoding_is_refused(path: Path, encoding: str) -> None
         read_table(write(path, "qa_id,question_title\n1,é\n", encoding=encoding), columns=SOME)
 
 
+def test_ids_are_names_and_stay_as_they_were_written(path: Path) -> None:
+    names = ["007", "7", "7.0", "1e3", "+4", "4", "4.5", " 4", "NA", "123456789012345678901234567890"]
+    write(path, "qa_id,question_title\n" + "".join(f"{name},a\n" for name in names))
+    assert read_table(path, columns=SOME)[ID].tolist() == names
+
+
 def test_table_may_not_be_a_folder(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=f"there is no table {tmp_path}; put it there or name another"):
         read_table(tmp_path, columns=SOME)
@@ -196,7 +198,15 @@ def test_table_may_not_be_a_folder(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("value", "shown"),
-    [("1.01", "1.01"), ("-0.1", "-0.1"), ("good", "'good'"), ("", "nan"), ("inf", "inf"), ("0,5", "'0,5'")],
+    [
+        ("1.01", "1.01"),
+        ("-0.1", "-0.1"),
+        ("good", "good"),
+        ("", "nothing"),
+        ("inf", "inf"),
+        ("0,5", "0,5"),
+        ("0_1", "0_1"),
+    ],
 )
 @pytest.mark.parametrize("name", [TARGETS[0], TARGETS[-1]])
 def test_target_must_be_a_number_in_range(

@@ -127,7 +127,7 @@ def test_predict_writes_what_the_run_folder_says_of_any_table(
 
     def predict(run_folder: Path, frame: pd.DataFrame, *, cache_folder: Path) -> np.ndarray:
         assert (run_folder, cache_folder) == (toy_folder / "run", toy_folder / "cache")
-        assert frame[ID].tolist() == toy_test_frame[ID].tolist()
+        assert frame[ID].tolist() == toy_test_frame[ID].astype(str).tolist()
         return predictions
 
     monkeypatch.setattr("questlib.inference.predict_table", predict)

@@ -54,7 +54,7 @@ def test_predictions_of_a_member_are_read_back_as_its_folds_wrote_them(trained_l
 @pytest.mark.parametrize("table", ["train", "test"])
 def test_predictions_of_other_tables_are_refused(trained_lexical, table: str) -> None:
     frame = getattr(trained_lexical.tables, table)
-    frame[ID] += 1
+    frame[ID] = "another " + frame[ID]
     with pytest.raises(ValueError, match="fold-0 must hold predictions of these tables, however its ids are others"):
         read_member(trained_lexical.run_folder, "lexical", folds=[0], tables=trained_lexical.tables)
 

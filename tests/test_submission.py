@@ -110,11 +110,13 @@ def test_columns_must_be_the_samples(submission: pd.DataFrame, columns: list[str
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
-        ([39, 70, 46, 132], "4 rows for 4, 0 ids missing, the first out of place is 46 for 70 at 1; write one row"),
-        ([39, 46, 70, 99], "4 rows for 4, 1 ids missing, the first out of place is 132 for 99 at 3; write one row"),
-        ([39, 46, 70], "4 rows for 3, 0 ids missing, the first out of place is 132 for 'nothing' at 3; write one row"),
-        ([*IDS, 200], "4 rows for 5, 1 ids missing, the first out of place is 'nothing' for 200 at 4; write one row"),
-        (["39", "46", "70", "132"], "4 rows for 4, 4 ids missing, the first out of place is 39 for '39' at 0; write"),
+        ([39, 70, 46, 132], "4 rows for 4, 0 ids missing, the first out of place is '46' for '70' at 1; write one row"),
+        ([39, 46, 70, 99], "4 rows for 4, 1 ids missing, the first out of place is '132' for '99' at 3; write one row"),
+        (
+            [39, 46, 70],
+            "4 rows for 3, 0 ids missing, the first out of place is '132' for 'nothing' at 3; write one row",
+        ),
+        ([*IDS, 200], "4 rows for 5, 1 ids missing, the first out of place is 'nothing' for '200' at 4; write one row"),
     ],
 )
 def test_ids_must_be_the_tests_in_order(submission: pd.DataFrame, ids: list, message: str) -> None:

@@ -1,0 +1,130 @@
+"""CSV tables as they were written: no field cut off, filled up or read as something else; compressed by their name."""
+
+import bz2
+import csv
+import gzip
+import io
+import lzma
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, cast
+
+import numpy as np
+import pandas as pd
+
+from questlib.run_folder import write_bytes
+
+_OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {
+    ".gz": lambda path: cast("IO[bytes]", gzip.open(path, "rb")),
+    ".bz2": lambda path: bz2.open(path, "rb"),
+    ".xz": lambda path: lzma.open(path, "rb"),
+}
+_PACKERS: dict[str, Callable[[bytes], bytes]] = {
+    ".gz": lambda content: gzip.compress(content, mtime=0),
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+}
+_ZIP = ".zip"
+_OTHERS = (".zst", ".zstd", ".lz4", ".lzma", ".br", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".parquet", ".xlsx")
+_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, UnicodeDecodeError, csv.Error)
+_ROWS_AT_A_TIME = 10_000
+_LONGEST_FIELD = 2**31 - 1
+
+
+def read_csv(path: Path) -> pd.DataFrame:
+    """Read a CSV table in UTF-8; every field is text, and an empty one is null.
+
+    Raises:
+        ValueError: If it is no such table, or a row does not have the header's fields; the message has the row's
+            number, from 0, and its line.
+    """
+    refuse_unknown_format(path)
+    csv.field_size_limit(_LONGEST_FIELD)
+    try:
+        with _open_text(path) as text:
+            rows = _read_rows(path, text)
+            header = next(rows, None)
+            if header is None:
+                raise ValueError(f"{path} must be a CSV table in UTF-8 with a header, however: it is empty")
+            parts, part = [], []
+            for row in rows:
+                part.append(row)
+                if len(part) == _ROWS_AT_A_TIME:
+                    parts.append(_build(part, header))
+                    part = []
+            return pd.concat([*parts, _build(part, header)], ignore_index=True)
+    except _DAMAGE as error:
+        if isinstance(error, OSError) and error.errno is not None:  # it cannot be read at all
+            raise
+        raise ValueError(f"{path} must be a CSV table in UTF-8 with a header, however: {error}") from error
+
+
+def refuse_unknown_format(path: Path) -> None:
+    """Refuse a name that promises a format which is neither read nor written."""
+    if path.suffix.lower() in _OTHERS:
+        known = [".csv", *(f".csv{suffix}" for suffix in (*_OPENERS, _ZIP))]
+        raise ValueError(f"{path} must be a CSV table, one of {known}, however it is named {path.suffix}; name another")
+
+
+def write_csv(path: Path, frame: pd.DataFrame) -> None:
+    """Write a table whole or not at all, in the format that its name promises."""
+    refuse_unknown_format(path)
+    # A carriage return ends a line for readers, yet is not quoted by itself.
+    words = [name for name in frame if not pd.api.types.is_numeric_dtype(frame[name])]
+    returns = any(frame[name].astype(str).str.contains("\r", regex=False).any() for name in words)
+    content = frame.to_csv(index=False, quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL).encode()
+    suffix = path.suffix.lower()
+    if suffix == _ZIP:
+        packed = io.BytesIO()
+        with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.writestr(zipfile.ZipInfo(path.with_suffix("").name), content, zipfile.ZIP_DEFLATED)
+        content = packed.getvalue()
+    elif suffix in _PACKERS:
+        content = _PACKERS[suffix](content)
+    write_bytes(path, content)
+
+
+@contextmanager
+def _open_text(path: Path) -> Iterator[IO[str]]:
+    suffix = path.suffix.lower()
+    if suffix == _ZIP:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if not name.endswith("/")]
+            if len(names) != 1:
+                raise ValueError(f"{path} must hold one table, however it holds {names[:5]}; unpack it")
+            with archive.open(names[0]) as stream:
+                yield io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+    else:
+        with _OPENERS.get(suffix, lambda plain: plain.open("rb"))(path) as stream:
+            yield io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
+
+
+def _read_rows(path: Path, text: IO[str]) -> Iterator[list[str]]:
+    reader = csv.reader(text, strict=True)
+    header: list[str] | None = None
+    number = 0
+    for row in reader:
+        if not row:  # an empty line
+            continue
+        if header is None:
+            header = row
+        else:
+            where = f"{path}: row {number} (line {reader.line_num})"
+            if len(row) != len(header):
+                raise ValueError(
+                    f"{where} must have {len(header)} fields, as the header has, however: {len(row)}; the table may be "
+                    "cut off, or quotes may be missing"
+                )
+            if row == header:
+                raise ValueError(f"{where} must be a row, however it is the header again; remove it")
+            number += 1
+        yield row
+
+
+def _build(rows: Sequence[Sequence[str]], header: list[str]) -> pd.DataFrame:
+    fields = np.array(rows, dtype=object).reshape(len(rows), len(header))
+    fields[fields == ""] = None
+    return pd.DataFrame(fields, columns=header)
