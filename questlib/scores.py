@@ -15,10 +15,12 @@ from questlib.ensemble import Ensemble
 from questlib.metrics import one_row_per_question, score_predictions, spearman_by_target
 from questlib.predictions import FloatArray, MemberPredictions, read_member, write_predictions
 from questlib.run_folder import BLENDED, ENSEMBLE, SCORES, TIED, write_json
-from questlib.schema import ID, TARGETS
+from questlib.schema import ID, RARE_TARGET, TARGETS
 
 # One trained fold alone is cut into parts by question, so that nothing is scored on what it was fitted on.
 _PARTS_OF_ONE_FOLD = 4
+# Of two runs these are compared: the rare one would decide by luck.
+_COMMON = np.array([name != RARE_TARGET for name in TARGETS])
 # A standard error from so many is known to a tenth.
 _RESAMPLES = 30
 
@@ -110,8 +112,9 @@ def compare(train: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> t
         after: Such predictions of what may take its place.
 
     Returns:
-        How much higher the second's mean Spearman is, one row per question; the standard error of that, over
-        questions; the number of questions, 0 where there are no common rows.
+        How much higher the second's mean Spearman is, one row per question, without the target that is positive in too
+        few rows to tell; the standard error of that, over questions; the number of questions, 0 where there are no
+        common rows.
     """
     before, after = (frame.set_axis(frame.index.astype(str)) for frame in (before, after))
     truth = train.set_index(train[ID].astype(str)).loc[before.index.intersection(after.index)]
@@ -136,7 +139,7 @@ def read_tied(run_folder: Path) -> pd.DataFrame:
 def _gains(values: Sequence[FloatArray], targets: FloatArray, drawn: Sequence[IndexArray]) -> list[float]:
     gains = []
     for rows in drawn:
-        before, after = (spearman_by_target(each[rows], targets[rows]) for each in values)
+        before, after = (spearman_by_target(each[rows], targets[rows])[_COMMON] for each in values)
         gains.append(float(np.nanmean(after - before)) if not np.isnan(after).all() else 0.0)
     return gains
 

@@ -130,8 +130,10 @@ class Sweep(Checked):
         return override(read_parameters(self.notebook), own)
 
     def profile_with(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
-        """Give a profile that runs what a trial chose."""
-        return read_profile(self.notebook.parent / "profiles", self.profile) | self.overrides(chosen)
+        """Give a profile that runs what a trial chose: what of the notebook's parameters is not its default."""
+        defaults = read_parameters(self.notebook)
+        parameters = override(self.base, self.overrides(chosen))
+        return {name: value for name, value in parameters.items() if value != defaults[name]}
 
     def recipe(self, chosen: Mapping[str, Any], *, seed: int | None = None) -> Recipe | None:
         """Give what a trial would train, None of a notebook that trains no members; what does not fit is refused."""

@@ -1,6 +1,7 @@
 """The report of a sweep: a notebook that is executed, one HTML file, a CSV table, and the best setting as a profile."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import numpy as np
 import pandas as pd
 import papermill
 import yaml
+from matplotlib import pyplot
 from matplotlib.figure import Figure
+from optuna.exceptions import ExperimentalWarning
 from optuna.visualization import matplotlib as pictures
 
 from questlib.charts import BLUE, ORANGE, PALE, clean, new_figure
@@ -16,7 +19,7 @@ from questlib.data import Tables, read_tables
 from questlib.run import write_report
 from questlib.run_folder import write_text
 from questlib.sweeps.definition import Sweep, read_sweep
-from questlib.sweeps.results import ABOUT, as_study, find_frontier, read_runs, read_study
+from questlib.sweeps.results import ABOUT, SUMMARY, as_study, find_frontier, read_runs, read_study
 from questlib.sweeps.study import open_existing
 
 TABLE, BEST = "trials.csv", "best.yaml"
@@ -85,14 +88,24 @@ def write_best_profile(sweep: Sweep, settings: pd.DataFrame, trials: pd.DataFram
     return text
 
 
+def describe_trials(settings: pd.DataFrame, trials: pd.DataFrame) -> str:
+    """Say in a line what there is: settings, and trials by what became of them."""
+    states = ", ".join(f"{number} {state}" for state, number in trials["state"].value_counts().items())
+    return f"{len(settings)} settings in {len(trials)} trials ({states}), {trials['seconds'].sum() / 60:.1f} minutes"
+
+
 def show_table(frame: pd.DataFrame, *, title: str) -> str:
     """Give a table in HTML whose columns sort by a click on their heads, without anything from elsewhere."""
-    shown = frame.drop(columns=[name for name in ("folder", "setting") if name in frame])
+    known = [name for name in frame if name in (*ABOUT, *SUMMARY)]
+    varied = [name for name in frame if name not in known]
+    first = [name for name in known if name in ("trial", "setting", "seed")]
+    later = [name for name in known if name not in (*first, "folder")]
+    shown = _shorten_names(frame[[*first, *varied, *later]], varied).replace("", np.nan)
     shown = shown.dropna(axis="columns", how="all")
     table = shown.to_html(
         index=False, na_rep="", float_format=lambda value: f"{value:.4g}", border=0, classes="sortable"
     )
-    return f"<h3>{title}</h3><div style='overflow-x: auto'>{table}</div>{_SORT}"
+    return f"<h3>{title}</h3><div style='overflow-x: auto; white-space: nowrap'>{table}</div>{_SORT}"
 
 
 _SORT = """<script>
@@ -146,20 +159,38 @@ def plot_settings(settings: pd.DataFrame) -> Figure:
 
 def plot_study(trials: pd.DataFrame) -> list[Figure]:
     """Draw Optuna's history, importances, slices and parallel coordinates, as far as there is enough to draw."""
+    trials = _shorten_names(trials, list(trials.columns[len(ABOUT) :]))
     study = as_study(trials)
     varied = [
         name for name in trials.columns[len(ABOUT) :] if trials[name].map(json.dumps, na_action="ignore").nunique() > 1
     ]
     figures = []
-    if len(study.trials) >= 2 and varied:
-        figures.append(_figure_of(pictures.plot_optimization_history(study)))
-        if len(varied) > 1 and len({trial.value for trial in study.trials}) > 1:
-            figures.append(_figure_of(pictures.plot_param_importances(study)))
-            figures.append(_figure_of(pictures.plot_parallel_coordinate(study, params=varied)))
-        figures.append(_figure_of(pictures.plot_slice(study, params=varied)))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)  # of pictures: they may look otherwise one day
+        if len(study.trials) >= 2 and varied:
+            figures.append(_figure_of(pictures.plot_optimization_history(study)))
+            if len(varied) > 1 and len({trial.value for trial in study.trials}) > 1:
+                figures.append(_figure_of(pictures.plot_param_importances(study), height=1.5 + 0.5 * len(varied)))
+                figures.append(_figure_of(pictures.plot_parallel_coordinate(study, params=varied), width=11, height=5))
+            figures.append(_figure_of(pictures.plot_slice(study, params=varied), width=3 + 4 * len(varied)))
     return figures
 
 
-def _figure_of(axes: object) -> Figure:
+def _figure_of(axes: object, *, width: float = 9, height: float = 4.5) -> Figure:
     first = np.atleast_1d(np.asarray(axes, dtype=object)).flat[0]
-    return first.get_figure()
+    figure = first.get_figure()
+    figure.set_size_inches(width, height)
+    pyplot.close(figure)  # pyplot would show it once more
+    return figure
+
+
+def _shorten_names(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    # As much of a dotted name, from its end, as tells it from the others.
+    short = {}
+    for name in names:
+        parts = name.split(".")
+        ends = (".".join(parts[at:]) for at in range(len(parts) - 1, -1, -1))
+        short[name] = next(
+            end for end in ends if sum(other == end or other.endswith(f".{end}") for other in names) == 1
+        )
+    return table.rename(columns=short)

@@ -19,6 +19,8 @@ from questlib.sweeps.definition import look_up, name_of, stand_for
 
 # Columns of a table of trials; the parameters follow.
 ABOUT = ["trial", "setting", "seed", "state", "value", "seconds", "error", "folder"]
+# Columns of a table of settings, beside `setting` and the parameters.
+SUMMARY = ["trials", "mean", "standard error", "behind", "error of that", "verdict", "seconds"]
 # Two standard errors: one time in twenty, luck alone does as much.
 _ERRORS_APART = 2.0
 
@@ -83,9 +85,7 @@ def summarize_settings(trials: pd.DataFrame, train: pd.DataFrame) -> pd.DataFram
     """
     done = trials[(trials["state"] == "complete") & trials["value"].notna()]
     if done.empty:
-        return pd.DataFrame(
-            columns=["setting", "trials", "mean", "standard error", "behind", "error of that", "verdict"]
-        )
+        return pd.DataFrame(columns=["setting", *SUMMARY])
     groups = {setting: group for setting, group in done.groupby("setting")}
     order = sorted(groups, key=lambda setting: -groups[setting]["value"].mean())
     spread = _pool_spread(groups.values())
@@ -141,11 +141,11 @@ def _judge(gain: float, error: float, of_questions: float, n_pairs: int, *, spre
         return "worse"
     room = (gain / _ERRORS_APART) ** 2 - of_questions**2
     if spread is None:
-        return "cannot be told from the best: one seed each, try several"
+        return "as good: one seed each tells nothing, try several"
     if room <= 0:
-        return "cannot be told from the best, by any number of seeds: more folds, for more questions"
+        return "as good: more folds would tell, more seeds would not"
     n_needed = int(np.ceil(2 * spread**2 / room))
-    return f"cannot be told from the best: about {max(1, n_needed - n_pairs)} more seeds would tell"
+    return f"as good: about {max(1, n_needed - n_pairs)} more seeds would tell"
 
 
 def as_study(trials: pd.DataFrame) -> optuna.Study:
