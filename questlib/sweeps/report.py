@@ -100,12 +100,12 @@ def show_table(frame: pd.DataFrame, *, title: str) -> str:
     varied = [name for name in frame if name not in known]
     first = [name for name in known if name in ("trial", "setting", "seed")]
     later = [name for name in known if name not in (*first, "folder")]
-    shown = _shorten_names(frame[[*first, *varied, *later]], varied).replace("", np.nan)
-    shown = shown.dropna(axis="columns", how="all")
+    shown = _shorten_names(frame[[*first, *varied, *later]], varied)
+    shown = shown.mask(shown.eq("")).dropna(axis="columns", how="all")
     table = shown.to_html(
         index=False, na_rep="", float_format=lambda value: f"{value:.4g}", border=0, classes="sortable"
     )
-    return f"<h3>{title}</h3><div style='overflow-x: auto; white-space: nowrap'>{table}</div>{_SORT}"
+    return f"<style>.sortable th {{ white-space: normal; }}</style><h3>{title}</h3><div style='overflow-x: auto; white-space: nowrap'>{table}</div>{_SORT}"
 
 
 _SORT = """<script>

@@ -141,11 +141,11 @@ def _judge(gain: float, error: float, of_questions: float, n_pairs: int, *, spre
         return "worse"
     room = (gain / _ERRORS_APART) ** 2 - of_questions**2
     if spread is None:
-        return "as good: one seed each tells nothing, try several"
+        return "as good: try several seeds"
     if room <= 0:
-        return "as good: more folds would tell, more seeds would not"
+        return "as good: try more folds"
     n_needed = int(np.ceil(2 * spread**2 / room))
-    return f"as good: about {max(1, n_needed - n_pairs)} more seeds would tell"
+    return f"as good: try {max(1, n_needed - n_pairs)} more seeds"
 
 
 def as_study(trials: pd.DataFrame) -> optuna.Study:
