@@ -1,7 +1,6 @@
 """Which device computes, and in which precision, decided by running a real operation on it."""
 
 import logging
-import os
 import platform
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +11,7 @@ import torch
 from torch import nn
 
 from questlib.checks import refuse_unknown
+from questlib.processes import find_launched
 from questlib.recipe import PRECISIONS
 
 logger = logging.getLogger(__name__)
@@ -22,7 +22,7 @@ def pick_device() -> torch.device:
 
     A GPU whose architecture this torch has no kernels for is passed over with a warning.
     """
-    own = int(os.environ.get("LOCAL_RANK", "0"))
+    own = find_launched().local_rank
     return next(islice(_find_gpus(), own, None), torch.device("cpu"))
 
 

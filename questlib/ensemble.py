@@ -10,6 +10,7 @@ from questlib.blending import Blend
 from questlib.hosts import HostRates
 from questlib.predictions import FloatArray
 from questlib.schema import ANSWER_TARGETS, QUESTION_TARGETS
+from questlib.submission import spread_constant
 from questlib.ties import RankTies
 
 # A model that reads questions better need not read answers better.
@@ -42,8 +43,9 @@ class Ensemble:
         return self.hosts_.transform(self.blend_.transform(in_order), hosts)
 
     def transform(self, predictions: Mapping[str, FloatArray], *, hosts: npt.NDArray) -> FloatArray:
-        """Blend, scale and tie. Arguments and shape as `blend`."""
-        return self.ties_.transform(self.blend(predictions, hosts=hosts))
+        """Blend, scale and tie; arguments and shape as `blend`. What ties leave constant keeps the blend's order."""
+        blended = self.blend(predictions, hosts=hosts)
+        return spread_constant(self.ties_.transform(blended), by=blended)
 
     def to_json(self) -> str:
         """Write what was learned as JSON."""

@@ -2,7 +2,6 @@
 
 import logging
 import math
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from questlib.data import Tables, assign_folds, question_of
 from questlib.devices import pick_device, pick_devices
 from questlib.members import MEMBERS
 from questlib.parallel import Workers
+from questlib.processes import find_launched
 from questlib.recipe import LexicalRecipe, Recipe
 from questlib.resume import keep_inputs
 from questlib.run_folder import check_finished, locked
@@ -57,7 +57,7 @@ def train_members(
     if recipe.leaks:
         logger.warning("split=random leaks: a question stands on both sides, and the score reads too high")
     if devices is None:
-        devices = [pick_device()] if "LOCAL_RANK" in os.environ else pick_devices()
+        devices = [pick_device()] if find_launched().by_launcher else pick_devices()
     with locked(run_folder):
         keep_inputs(run_folder, recipe, tables)
         for member in recipe.members:  # all refused before the first hour is spent

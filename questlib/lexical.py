@@ -50,7 +50,8 @@ class LexicalModel:
         if not np.isfinite(true).all():
             raise ValueError("targets must be finite, however: they hold NaN or infinity; drop these rows")
         filled = _filled(frame)
-        self._words = {column: _build_vectorizer().fit(filled[column]) for column in TEXT_COLUMNS}
+        found = {column: _fit_vectorizer(filled[column]) for column in TEXT_COLUMNS}
+        self._words = {column: vectorizer for column, vectorizer in found.items() if vectorizer is not None}
         self._one_hot = OneHotEncoder(handle_unknown="ignore", dtype=np.float32).fit(filled[list(METADATA_COLUMNS)])
         lengths = _measure(filled[list(TEXT_COLUMNS)])
         spread = lengths.std(axis=0)
@@ -108,6 +109,16 @@ class LexicalModel:
 
 def _build_vectorizer(vocabulary: list[str] | None = None) -> TfidfVectorizer:
     return TfidfVectorizer(min_df=2, ngram_range=(1, 2), sublinear_tf=True, token_pattern=_TOKEN, vocabulary=vocabulary)
+
+
+def _fit_vectorizer(texts: pd.Series) -> TfidfVectorizer | None:
+    # A column without a word that two rows have says nothing.
+    try:
+        return _build_vectorizer().fit(texts)
+    except ValueError as error:
+        if "no terms remain" in str(error) or "empty vocabulary" in str(error):
+            return None
+        raise
 
 
 def _filled(frame: pd.DataFrame) -> pd.DataFrame:

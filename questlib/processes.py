@@ -1,12 +1,53 @@
-"""Processes that must not outlive the one that started them."""
+"""Processes: which of those that a launcher started this is, and how none outlives the one that started it."""
 
 import ctypes
+import os
 import signal
 import sys
+from dataclasses import dataclass
 
 _SET_PARENT_DEATH_SIGNAL = 1  # of sys/prctl.h
 # Looked up before any process is forked, where little may be done.
 _LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+_LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Launched:
+    """One of the processes that a launcher started to train each fold together; the only one where there is none."""
+
+    rank: int = 0
+    local_rank: int = 0
+    size: int = 1
+    by_launcher: bool = False
+
+
+def find_launched() -> Launched:
+    """Tell which process this is, by the variables that launchers set.
+
+    Raises:
+        RuntimeError: If they do not agree, as when a few are left over in a shell.
+    """
+    given = {name: os.environ[name] for name in _LAUNCHED if name in os.environ}
+    if not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & set(given):
+        return Launched()
+    told = ", ".join(f"{name}={value!r}" for name, value in given.items())
+    missing = [name for name in _LAUNCHED if not given.get(name)]
+    fault = f"{missing} are missing or empty" if missing else ""
+    try:
+        rank, local_rank, size = (int(given.get(name, "")) for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
+        if not fault and not 0 <= local_rank <= rank < size:
+            fault = "they contradict one another"
+    except ValueError:
+        fault = fault or "they are no numbers"
+    if fault:
+        raise RuntimeError(
+            f"a launcher's variables must all be set, or none, however {told}, and {fault}; unset them, or start this "
+            "with a launcher"
+        )
+    return Launched(rank=rank, local_rank=local_rank, size=size, by_launcher=True)
 
 
 def die_with_parent() -> None:

@@ -3,7 +3,6 @@
 import itertools
 import logging
 import os
-import shutil
 import signal
 import sys
 import tempfile
@@ -19,17 +18,19 @@ from typing import Any
 import nbformat
 import papermill
 import psutil
+from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from questlib.data import read_tables
 from questlib.parameters import override, read_parameters, read_profile
 from questlib.pretrained import find_encoder
-from questlib.processes import die_with_parent
+from questlib.processes import die_with_parent, find_launched
 from questlib.recipe import Recipe
 from questlib.resume import refuse_changed
-from questlib.run_folder import LOCK, NAMES, RECIPE, TIMELINE, is_unfinished, write_text
+from questlib.run_folder import LOCK, NAMES, RECIPE, SESSION_LOCK, TIMELINE, held_alone, is_unfinished, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,12 @@ class Interrupted(Exception):
 
 
 class _KernelManager(AsyncKernelManager):
-    """Starts a kernel that is killed at once when this process ends, however that ends."""
+    """Starts a kernel of this Python, whatever others are called so, that is killed at once when this process ends."""
+
+    @property
+    def kernel_spec(self) -> KernelSpec:
+        """How a kernel is started."""
+        return KernelSpec(**get_kernel_dict())
 
     async def _async_pre_start_kernel(self, **options: Any) -> tuple[list[str], dict[str, Any]]:  # noqa: ANN401
         command, options = await super()._async_pre_start_kernel(**options)
@@ -80,28 +86,53 @@ def run_notebook(
     if parameters.get("out") != defaults.get("out"):
         raise ValueError(f"the run folder must be named with --out, however the parameter out is {parameters['out']!r}")
     # Of the processes that a launcher started, the first leaves the run folder; the others only train with it.
-    helps = os.environ.get("RANK", "0") != "0"
-    if helps:
-        out = Path(tempfile.mkdtemp(prefix="questlib-"))
-    out = (out or Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{profile}").resolve()
-    _refuse_foreign(out, notebook=notebook)
+    helps = find_launched().rank != 0
+    if out is not None:
+        _refuse_foreign(out, notebook=notebook)
     _check_inputs(parameters, out=out)
     absolute = _absolute(parameters)
     given = {name: value for name, value in absolute.items() if value != defaults[name]}
-    out.mkdir(parents=True, exist_ok=True)
     start = time.monotonic()
-    executed = out / notebook.name
-    try:
-        _execute(notebook, executed, parameters=given | {"out": str(out)}, is_quiet=helps)
-    finally:
-        if helps:
-            shutil.rmtree(out)
-        elif executed.exists():
-            _forget_paths(executed, out=out, parameters=absolute)
-            write_report(executed, out / REPORT)
-    if not helps:
-        logger.info("done in %.1f min: %s", (time.monotonic() - start) / 60, out)
+    if helps:
+        with tempfile.TemporaryDirectory(prefix="questlib-") as folder:
+            _run_once(notebook, Path(folder) / notebook.name, given=given, parameters=absolute, helps=True)
+            return Path(folder)
+    out = (out or _make_new(profile)).resolve()
+    with held_alone(out, name=SESSION_LOCK):
+        _run_once(notebook, out / notebook.name, given=given, parameters=absolute, helps=False)
+    logger.info("done in %.1f min: %s", (time.monotonic() - start) / 60, out)
     return out
+
+
+def _make_new(profile: str) -> Path:
+    name = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{Path(profile).stem}"
+    for out in itertools.chain([name], (name.with_name(f"{name.name}-{number}") for number in itertools.count(2))):
+        with suppress(FileExistsError):  # of two that start in one second, each has its own
+            out.mkdir(parents=True)
+            return out
+    raise AssertionError
+
+
+def _run_once(
+    notebook: Path, executed: Path, *, given: dict[str, Any], parameters: dict[str, Any], helps: bool
+) -> None:
+    try:
+        _execute(notebook, executed, parameters=given | {"out": str(executed.parent)}, is_quiet=helps)
+    except Exception:
+        if not helps and executed.exists():
+            try:
+                _leave_report(executed, parameters=parameters)
+            except (OSError, ValueError) as error:  # what happened before is the error to be told
+                logger.warning("there is no report of it: %s", error)
+        raise
+    if not helps:
+        _leave_report(executed, parameters=parameters)
+
+
+def _leave_report(executed: Path, *, parameters: dict[str, Any]) -> None:
+    if executed.exists():
+        _forget_paths(executed, out=executed.parent, parameters=parameters)
+        write_report(executed, executed.parent / REPORT)
 
 
 def _execute(notebook: Path, executed: Path, *, parameters: dict[str, Any], is_quiet: bool) -> None:
@@ -109,8 +140,7 @@ def _execute(notebook: Path, executed: Path, *, parameters: dict[str, Any], is_q
     with _forwarded_signals() as received:
         try:
             papermill.execute_notebook(
-                str(notebook),
-                str(executed),
+                *(str(path).replace("{", "{{").replace("}", "}}") for path in (notebook, executed)),  # no templates
                 parameters=parameters,
                 cwd=str(out),
                 kernel_name="python3",
@@ -139,7 +169,7 @@ def _execute(notebook: Path, executed: Path, *, parameters: dict[str, Any], is_q
 def _refuse_foreign(out: Path, *, notebook: Path) -> None:
     names = {path.name for path in out.iterdir() if not is_unfinished(path)} if out.exists() else set()
     # A run that was killed before it had written its recipe leaves a clock and a lock at most.
-    known = {notebook.name, REPORT, TIMELINE, LOCK} | (NAMES if RECIPE in names else set())
+    known = {notebook.name, REPORT, TIMELINE, LOCK, SESSION_LOCK} | (NAMES if RECIPE in names else set())
     if not names <= known:
         raise FileExistsError(
             f"the run folder {out} must be new, empty or one run's, however it holds files: "
@@ -199,7 +229,7 @@ def _encoders_of(parameters: dict[str, Any]) -> list[Any]:
     return [member.get("encoder") for member in parameters.get("members", [])]
 
 
-def _check_inputs(parameters: dict[str, Any], *, out: Path) -> None:
+def _check_inputs(parameters: dict[str, Any], *, out: Path | None) -> None:
     # The notebook checks these too; asked here first, a mistake costs a second and leaves nothing behind.
     encoders = [parameters["encoder"]] if "encoder" in parameters else []
     recipe = Recipe.from_parameters(parameters) if "members" in parameters else None
@@ -208,7 +238,7 @@ def _check_inputs(parameters: dict[str, Any], *, out: Path) -> None:
     tables = read_tables(parameters["data"])
     for encoder in encoders if recipe is None else recipe.encoders:
         find_encoder(encoder)
-    if recipe is not None:
+    if recipe is not None and out is not None:
         refuse_changed(out, recipe, tables)
 
 

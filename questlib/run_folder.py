@@ -25,10 +25,24 @@ BLENDED = "blended_out_of_fold.csv"
 TIED = "tied_out_of_fold.csv"
 SUBMISSION = "submission.csv"
 CHECKPOINTS = "checkpoints"
-LOCK = ".lock"
+LOCK, SESSION_LOCK = ".lock", ".session.lock"  # of who trains, and of who executes the notebook
 LOGS = "logs"
 EVALUATIONS = "evaluations.jsonl"  # in it, of each fold, a line for each evaluation while it is trained
-NAMES = {RECIPE, INPUTS, MEMBERS, ENSEMBLE, SCORES, TIMELINE, BLENDED, TIED, SUBMISSION, CHECKPOINTS, LOGS, LOCK}
+NAMES = {
+    RECIPE,
+    INPUTS,
+    MEMBERS,
+    ENSEMBLE,
+    SCORES,
+    TIMELINE,
+    BLENDED,
+    TIED,
+    SUBMISSION,
+    CHECKPOINTS,
+    LOGS,
+    LOCK,
+    SESSION_LOCK,
+}
 # In a fold's folder, members/<name>/fold-<k>; RECIPE there is the member's, beside whatever its kind saves.
 OUT_OF_FOLD = "out_of_fold.csv"
 TEST_PREDICTIONS = "test_predictions.csv"
@@ -69,9 +83,18 @@ def checkpoint_folder(run_folder: Path, member: str, fold: int, *, cache_folder:
 
 @contextmanager
 def locked(run_folder: Path) -> Iterator[None]:
-    """Keep every other process out of a run folder, and remove what a killed one left half-written."""
+    """Keep every other process that trains out of a run folder, and remove what a killed one left half-written."""
+    with held_alone(run_folder, name=LOCK):
+        for path in run_folder.rglob(f"{_UNFINISHED}*"):
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        yield
+
+
+@contextmanager
+def held_alone(run_folder: Path, *, name: str) -> Iterator[None]:
+    """Hold a lock in a run folder, which is made; one that another process holds is refused at once."""
     run_folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(run_folder / LOCK)
+    lock = FileLock(run_folder / name)
     try:
         lock.acquire(blocking=False)
     except Timeout:
@@ -79,12 +102,10 @@ def locked(run_folder: Path) -> Iterator[None]:
             f"the run folder {run_folder} must have one process at work, however another one is; wait or name another"
         ) from None
     try:
-        for path in run_folder.rglob(f"{_UNFINISHED}*"):
-            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         yield
     finally:
+        (run_folder / name).unlink(missing_ok=True)
         lock.release()
-        (run_folder / LOCK).unlink(missing_ok=True)
 
 
 def is_unfinished(path: Path) -> bool:

@@ -7,9 +7,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from scipy.stats import rankdata
 
 from questlib.csv_table import write_csv
+from questlib.ranks import FloatArray
 from questlib.schema import ID, TARGETS
+
+_SPREAD = 1e-6  # far below what any rating or tie is about
 
 
 def write_submission(
@@ -25,6 +29,22 @@ def write_submission(
     check_submission(frame, columns=list(sample_submission.columns), ids=ids)
     write_csv(path, frame)
     return frame
+
+
+def spread_constant(predictions: FloatArray, *, by: FloatArray) -> FloatArray:
+    """Give columns that are constant, and so could not be ranked, a tiny spread; all else stays as it is.
+
+    Args:
+        predictions: In [0, 1], (n_rows, n_targets).
+        by: What decides the order of the rows, same shape; where it is constant too, the mean of all its columns does.
+    """
+    spread = predictions.copy()
+    for column in np.flatnonzero(np.ptp(predictions, axis=0) == 0) if len(predictions) > 1 else ():
+        order = by[:, column] if np.ptp(by[:, column]) else by.mean(axis=1)
+        ranks = rankdata(order) / (len(order) + 1) - 0.5  # within (-0.5, 0.5)
+        level = np.clip(predictions[:, column], _SPREAD, 1 - _SPREAD)
+        spread[:, column] = level + _SPREAD * ranks
+    return spread
 
 
 def check_submission(frame: pd.DataFrame, *, columns: list[str], ids: npt.ArrayLike) -> None:

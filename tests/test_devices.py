@@ -32,7 +32,9 @@ def test_device_is_the_first_gpu_that_computes(
     assert asked == [0, 1, 2]
     assert "GPU 0 does not compute and is left out: no kernel image" in caplog.text
     assert pick_devices() == [torch.device("cuda", 2), torch.device("cuda", 3)]
-    monkeypatch.setenv("LOCAL_RANK", "1")
+    launched = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "::1", "MASTER_PORT": "29500"}
+    for name, value in launched.items():
+        monkeypatch.setenv(name, value)
     assert pick_device() == torch.device("cuda", 3)
 
 

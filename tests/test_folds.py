@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import toy
+from conftest import train_tables, write_tables
 
 from questlib.clock import Clock
 from questlib.data import question_of
@@ -16,7 +17,8 @@ from questlib.metrics import score_predictions
 from questlib.predictions import read_member
 from questlib.recipe import LexicalRecipe, ModelOptions, Recipe, TextLayout
 from questlib.run_folder import fold_folder, read_json
-from questlib.schema import TARGETS
+from questlib.schema import ID, TARGETS
+from questlib.submission import check_submission
 
 
 def folders_of(run_folder, member, folds=(0, 1)):
@@ -30,7 +32,7 @@ def test_folds_predict_the_rows_they_never_saw_and_the_run_folder_alone_predicts
         assert not set(questions[fold_of_row == fold]) & set(questions[fold_of_row != fold])
     for member in ("toy", "lexical"):
         for fold, folder in enumerate(folders_of(run_folder, member)):
-            out_of_fold = pd.read_csv(folder / "out_of_fold.csv")
+            out_of_fold = pd.read_csv(folder / "out_of_fold.csv", dtype={"qa_id": str})
             assert out_of_fold["qa_id"].tolist() == tables.train["qa_id"][fold_of_row == fold].tolist()
             assert set(out_of_fold["fold"]) == {fold}
     again = predict_table(run_folder, tables.test, cache_folder=tmp_path / "elsewhere")
@@ -98,7 +100,7 @@ def test_scores_of_every_member_are_those_of_its_files(trained):
     truth = trained.tables.train.set_index("qa_id")
     for member in ("toy", "lexical"):
         predicted = pd.concat(
-            pd.read_csv(each / "out_of_fold.csv", float_precision="round_trip")
+            pd.read_csv(each / "out_of_fold.csv", float_precision="round_trip", dtype={"qa_id": str})
             for each in folders_of(trained.run_folder, member)
         ).set_index("qa_id")
         rows = truth.loc[[each for each in truth.index if each in predicted.index]]
@@ -199,3 +201,16 @@ def test_a_fold_that_the_ensemble_stands_on_must_be_there(trained_lexical, tmp_p
     (trained_lexical.run_folder / "ensemble.json").write_text(json.dumps(state))
     with pytest.raises(FileNotFoundError, match=r"fold-2 must be finished \(done\.json marks it\)"):
         predict_table(trained_lexical.run_folder, trained_lexical.tables.test, cache_folder=tmp_path)
+
+
+@pytest.mark.parametrize(("n_rows", "folds"), [(20, 5), (12, 2), (12, 3)])
+def test_slice_of_the_data_with_constant_targets_is_trained_to_a_submission(tmp_path, toy_frame, n_rows, folds):
+    folder = write_tables(tmp_path / "toy")
+    frame = pd.read_csv(folder / "train.csv", dtype=str, keep_default_na=False).head(n_rows)
+    frame[TARGETS[0]], frame[TARGETS[29]] = "0.0", "1.0"
+    frame.to_csv(folder / "train.csv", index=False)
+    recipe = Recipe(members=(LexicalRecipe(folds_to_train=folds),), folds=folds)
+    run = train_tables(folder, tmp_path, recipe)
+    assert run.submission[list(TARGETS)].nunique().min() > 1
+    assert np.ptp(run.submission[TARGETS[0]]) < 1e-5
+    check_submission(run.submission, columns=list(run.submission.columns), ids=run.tables.test[ID])

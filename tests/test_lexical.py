@@ -102,3 +102,13 @@ def test_model_reaches_its_score_on_real_questions_not_seen() -> None:
     predicted = LexicalModel().fit(table[~unseen], ratings[~unseen]).predict(table[unseen])
     alone = ~table.loc[unseen, QUESTION].duplicated().to_numpy()
     assert mean_spearman(predicted[alone], ratings[unseen][alone]) > 0.31
+
+
+@pytest.mark.parametrize("texts", [["", "", ""], ["one", "two", "three"]])
+def test_column_without_a_common_word_says_nothing(texts: list[str], toy_frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame = toy_frame.head(3).assign(**{name: texts for name in TEXT_COLUMNS})
+    model = LexicalModel().fit(frame, np.array([[0.1], [0.5], [0.9]]))
+    predicted = model.predict(frame)
+    assert predicted.shape == (3, 1)
+    model.save(tmp_path)
+    np.testing.assert_allclose(LexicalModel.load(tmp_path).predict(frame), predicted)

@@ -112,7 +112,9 @@ def test_of_launched_processes_the_first_alone_leaves_a_run_folder(
     notebook: Path, executed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for rank in ("1", "0"):
-        monkeypatch.setenv("RANK", rank)
+        launched = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": "2", "MASTER_ADDR": "::1", "MASTER_PORT": "29500"}
+        for name, value in launched.items():
+            monkeypatch.setenv(name, value)
         run_notebook(notebook, profile="plain", data="toy", out=Path("new"), overrides={})
     folders = [Path(given["out"]) for given in executed]
     assert folders[1] == notebook.parent / "new"

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from questlib.schema import ID, TARGETS
-from questlib.submission import check_submission, write_submission
+from questlib.submission import check_submission, spread_constant, write_submission
 
 IDS = [39, 46, 70, 132]
 COLUMNS = [ID, *TARGETS]
@@ -122,3 +122,26 @@ def test_columns_must_be_the_samples(submission: pd.DataFrame, columns: list[str
 def test_ids_must_be_the_tests_in_order(submission: pd.DataFrame, ids: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_submission(submission, columns=COLUMNS, ids=ids)
+
+
+def test_constant_column_gets_a_tiny_spread_in_the_order_it_is_told(predictions: npt.NDArray) -> None:
+    tied = predictions.copy()
+    tied[:, 3], tied[:, 7], tied[:, 9] = 0.5, 0.0, 1.0
+    spread = spread_constant(tied, by=predictions)
+    for column in (3, 7, 9):
+        assert (np.argsort(spread[:, column]) == np.argsort(predictions[:, column])).all()
+        assert 0 < np.ptp(spread[:, column]) < 1e-5
+    assert spread.min() >= 0
+    assert spread.max() <= 1
+    others = np.delete(np.arange(30), [3, 7, 9])
+    np.testing.assert_array_equal(spread[:, others], tied[:, others])
+
+
+def test_column_that_nothing_orders_goes_by_the_mean_of_the_others(predictions: npt.NDArray) -> None:
+    predictions[:, 3] = 0.2
+    spread = spread_constant(predictions, by=predictions)
+    assert (np.argsort(spread[:, 3]) == np.argsort(predictions.mean(axis=1))).all()
+
+
+def test_single_row_is_left_as_it_is(predictions: npt.NDArray) -> None:
+    np.testing.assert_array_equal(spread_constant(predictions[:1], by=predictions[:1]), predictions[:1])

@@ -1,7 +1,6 @@
 """The transformer with its metadata skip connection as a member."""
 
 import json
-import os
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from questlib.model.prediction import predict
 from questlib.model.quest import QuestModel, longest_pass
 from questlib.plan import Speed
 from questlib.pretrained import find_encoder
+from questlib.processes import find_launched
 from questlib.run_folder import read_json, write_json
 from questlib.schema import TARGETS
 from questlib.text import PASSES, encode_passes, load_tokenizer
@@ -115,7 +115,7 @@ class TransformerMember(Member):
         )
 
     def _open_checkpoints(self) -> Checkpoints | None:
-        if self.checkpoint_folder is None or int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if self.checkpoint_folder is None or find_launched().size > 1:
             return None  # of several processes that train one model, none has the state of them all
         return Checkpoints(self.checkpoint_folder)
 

@@ -105,7 +105,9 @@ def show_table(frame: pd.DataFrame, *, title: str) -> str:
     table = shown.to_html(
         index=False, na_rep="", float_format=lambda value: f"{value:.4g}", border=0, classes="sortable"
     )
-    return f"<style>.sortable th {{ white-space: normal; }}</style><h3>{title}</h3><div style='overflow-x: auto; white-space: nowrap'>{table}</div>{_SORT}"
+    style = "<style>.sortable th { white-space: normal; }</style>"
+    wide = "<div style='overflow-x: auto; white-space: nowrap'>"
+    return f"{style}<h3>{title}</h3>{wide}{table}</div>{_SORT}"
 
 
 _SORT = """<script>
