@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from questlib.inputs import describe_mounts, find_folder
-from questlib.run_folder import list_changed
+from questlib.run_folder import fingerprint_of, list_changed
 
 MANIFEST = "manifest.json"
 WHEELS = "questlib-wheels"
@@ -24,6 +24,10 @@ def find_attached(slug: str, *, fingerprint: str) -> Path:
         raise RuntimeError(
             f"an older version of the dataset {slug} is mounted: its fingerprint must be {fingerprint[:12]}, however: "
             f"{manifest['fingerprint'][:12]}; attach the newest version, or wait until it is ready, and run again"
+        )
+    if fingerprint_of(manifest["files"]) != fingerprint:
+        raise RuntimeError(
+            f"the manifest of the dataset {slug} must be as it was uploaded, however its lines were changed"
         )
     damaged = list_changed(folder, manifest["files"])
     if damaged:

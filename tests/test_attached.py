@@ -72,3 +72,13 @@ def test_library_alone_knows_no_kaggle_tools() -> None:
         "import sys, questlib.attached; assert not [name for name in sys.modules if name.startswith('questlib.kaggle')]"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_file_that_was_changed_together_with_its_line_is_refused(dataset: Path) -> None:
+    fingerprint = read_fingerprint(dataset)
+    (dataset / "requirements.txt").write_text("evil==6.6.6")
+    write_manifest(dataset)
+    manifest = json.loads((dataset / "manifest.json").read_text())
+    (dataset / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": fingerprint}))
+    with pytest.raises(RuntimeError, match="its lines were changed"):
+        install_wheels({WHEELS: fingerprint})
