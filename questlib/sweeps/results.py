@@ -141,7 +141,7 @@ def _judge(gain: float, error: float, of_questions: float, n_pairs: int, *, spre
         return "worse"
     room = (gain / _ERRORS_APART) ** 2 - of_questions**2
     if spread is None:
-        return "as good: try several seeds"
+        return "one seed alone: try several"
     if room <= 0:
         return "as good: try more folds"
     n_needed = int(np.ceil(2 * spread**2 / room))
