@@ -15,8 +15,8 @@ SAMPLE = Path(__file__).parents[1] / "notebooks/sample"
 
 def copy_rows(frame: pd.DataFrame, n_copies: int) -> pd.DataFrame:
     """Repeat a table, with ids of its own for each copy."""
-    ids = frame["qa_id"]
-    return pd.concat([frame.assign(qa_id=ids + 1_000_000 * copy) for copy in range(n_copies)], ignore_index=True)
+    ids = frame["qa_id"].astype(str)
+    return pd.concat([frame.assign(qa_id=ids + "-x" * copy) for copy in range(n_copies)], ignore_index=True)
 
 
 def main() -> None:
