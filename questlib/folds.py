@@ -16,7 +16,7 @@ from questlib.parallel import Workers
 from questlib.processes import find_launched
 from questlib.recipe import LexicalRecipe, Recipe
 from questlib.resume import keep_inputs
-from questlib.run_folder import check_finished, locked
+from questlib.run_folder import check_finished, find_cache, locked
 from questlib.schedule import Schedule
 from questlib.standing import Standing
 from questlib.tasks import FinishedFold, FoldTask, measure_fold, train_fold
@@ -56,6 +56,7 @@ def train_members(
     """
     if recipe.leaks:
         logger.warning("split=random leaks: a question stands on both sides, and the score reads too high")
+    cache_folder = find_cache(cache_folder)
     if devices is None:
         devices = [pick_device()] if find_launched().by_launcher else pick_devices()
     with locked(run_folder):

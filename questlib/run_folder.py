@@ -3,17 +3,22 @@
 import errno
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
+logger = logging.getLogger(__name__)
+
+Content = TypeVar("Content")
 # At the top of the run folder.
 RECIPE = "recipe.json"
 INPUTS = "inputs.json"
@@ -211,11 +216,44 @@ def written_whole(path: Path, *, size: int | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def write_once(path: Path, write: Callable[[Path], None], *, size: int | None = None) -> None:
-    """Write a file where it is not there yet: one of all processes that want it does, the others wait and find it.
+def keep_once(
+    path: Path, write: Callable[[Path], None], read: Callable[[Path], Content], *, size: int | None = None
+) -> Content:
+    """Read a file of a cache, which is written where it is not there, and anew where it is damaged.
 
-    `write` is given a temporary path; `size` is what it will write, in bytes, where that is known.
+    `write` is given a temporary path; `read` raises a ValueError where the file is not whole. `size` is what will be
+    written, in bytes, where that is known.
     """
+    _write_once(path, write, size=size)
+    try:
+        return read(path)
+    except (ValueError, EOFError, OSError) as error:
+        logger.warning("%s was damaged and is made anew: %s", path, error)
+        path.unlink(missing_ok=True)
+    _write_once(path, write, size=size)
+    return read(path)
+
+
+def find_cache(wanted: Path) -> Path:
+    """Give the folder of a cache, or one of this user's own where that cannot be written."""
+    wanted = wanted.expanduser()
+    others = Path(tempfile.gettempdir()) / f"questlib-{os.getuid() if hasattr(os, 'getuid') else 'of-user'}"
+    for folder in (wanted, others):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix=_UNFINISHED):
+                pass
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # a full disk is told where something is written
+                return folder
+            logger.warning("the cache %s cannot be written: %s", folder, error)
+        else:
+            return folder
+    raise PermissionError(f"a cache must be written to, however neither {wanted} nor {others} can be; name another")
+
+
+def _write_once(path: Path, write: Callable[[Path], None], *, size: int | None = None) -> None:
+    # One of all processes that want it does, the others wait and find it.
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)

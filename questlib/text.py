@@ -13,7 +13,7 @@ import pyarrow as pa
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from questlib.recipe import TextLayout
-from questlib.run_folder import write_once
+from questlib.run_folder import keep_once
 from questlib.schema import TEXT_COLUMNS
 
 logger = logging.getLogger(__name__)
@@ -82,8 +82,14 @@ def encode_passes(
     key.update(tokenizer.backend_tokenizer.to_str().encode())
     key.update(repr(sorted(asdict(layout).items())).encode())
     path = cache_folder / f"passes-{key.hexdigest()[:32]}.arrow"
-    write_once(path, lambda temporary: _write_passes(temporary, frame, tokenizer, layout))
-    return datasets.Dataset.from_file(str(path))
+
+    def read(kept: Path) -> datasets.Dataset:
+        passes = datasets.Dataset.from_file(str(kept))
+        if len(passes) != len(frame):
+            raise ValueError(f"it holds {len(passes)} rows of {len(frame)}")
+        return passes
+
+    return keep_once(path, lambda temporary: _write_passes(temporary, frame, tokenizer, layout), read)
 
 
 def _write_passes(path: Path, frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, layout: TextLayout) -> None:

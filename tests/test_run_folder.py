@@ -7,7 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from questlib.run_folder import check_finished, finished_whole, read_json, write_json, write_once, written_whole
+from questlib.run_folder import (
+    check_finished,
+    find_cache,
+    finished_whole,
+    keep_once,
+    read_json,
+    write_json,
+    written_whole,
+)
 
 
 def test_file_is_there_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -117,8 +125,19 @@ def test_file_that_several_want_is_written_by_one_and_found_by_the_others(tmp_pa
         temporary.write_text("whole")
 
     with ThreadPoolExecutor(4) as pool:
-        for each in [pool.submit(write_once, path, write) for _ in range(4)]:
-            each.result()
+        reads = [pool.submit(keep_once, path, write, Path.read_text) for _ in range(4)]
+    assert [each.result() for each in reads] == ["whole"] * 4
     assert written == [1]
-    assert path.read_text() == "whole"
     assert not left.exists()
+
+
+def test_cache_that_cannot_be_written_moves_to_one_of_the_users_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    (tmp_path / "file").write_text("no folder can be in it")
+    assert find_cache(tmp_path / "cache") == tmp_path / "cache"
+    own = find_cache(tmp_path / "file" / "cache")
+    assert own.parent == tmp_path / "temporary"
+    assert f"the cache {tmp_path / 'file' / 'cache'} cannot be written" in caplog.text

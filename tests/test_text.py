@@ -227,3 +227,17 @@ def test_more_rows_than_one_chunk_keep_their_order(tokenizer, tmp_path, monkeypa
     assert firsts == tokenizer.convert_tokens_to_ids(words)
     assert joint_lengths(frame, tokenizer).tolist() == [5] * 8
     assert np.array_equal(passes["length"], [10] * 8)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.7, 0.95])
+def test_tokens_that_were_cut_off_on_disk_are_made_anew_with_a_warning(
+    frame, tokenizer, tmp_path, share, caplog
+) -> None:
+    many = pd.concat([frame] * 700, ignore_index=True)
+    whole = encode_passes(many, tokenizer, LAYOUT, cache_folder=tmp_path)[:]
+    (path,) = tmp_path.glob("*.arrow")
+    content = path.read_bytes()
+    path.unlink()  # the one that is mapped stays as it is
+    path.write_bytes(content[: int(share * len(content))])
+    assert encode_passes(many, tokenizer, LAYOUT, cache_folder=tmp_path)[:] == whole
+    assert f"{path} was damaged and is made anew" in caplog.text

@@ -70,12 +70,16 @@ def test_the_same_content_is_found_again(model, rows, tmp_path):
     assert path.stat().st_mtime_ns == written
 
 
-def test_a_damaged_file_is_refused_by_name(model, rows, tmp_path):
-    cache(model, rows, tmp_path)
+@pytest.mark.parametrize("damage", ["another shape", "cut", "empty"])
+def test_a_damaged_file_is_made_anew_with_a_warning(model, rows, tmp_path, damage, caplog):
+    whole = np.array(cache(model, rows, tmp_path).vectors)
     (path,) = tmp_path.glob("vectors-*.npy")
-    np.save(path, np.zeros((3, 2), dtype=np.float32))
-    with pytest.raises(ValueError, match=rf"{path.name}.*delete it"):
-        cache(model, rows, tmp_path)
+    if damage == "another shape":
+        np.save(path, np.zeros((3, 2), dtype=np.float32))
+    else:
+        path.write_bytes(path.read_bytes()[: 200 if damage == "cut" else 0])
+    np.testing.assert_array_equal(cache(model, rows, tmp_path).vectors, whole)
+    assert f"{path} was damaged and is made anew" in caplog.text
 
 
 def test_only_a_stage_that_trains_the_outputs_alone_is_cached(model):

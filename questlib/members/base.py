@@ -12,7 +12,7 @@ from questlib.data import IndexArray, fill_nulls
 from questlib.plan import WHOLE, Share, Speed
 from questlib.ranks import FloatArray
 from questlib.recipe import read_member
-from questlib.run_folder import CACHE, RECIPE, read_json, write_json
+from questlib.run_folder import CACHE, RECIPE, find_cache, read_json, write_json
 from questlib.schema import INPUT_COLUMNS, QUESTION, TARGETS
 from questlib.typed_json import write_typed
 
@@ -44,7 +44,7 @@ class Member(ABC):
         checkpoint_folder: Path | None = None,
     ) -> None:
         self.recipe = recipe
-        self.cache_folder = Path(cache_folder)
+        self.cache_folder = find_cache(Path(cache_folder))
         self.log_folder = log_folder or self.cache_folder / "logs"
         self.checkpoint_folder = checkpoint_folder
         self.history: list[dict] = []

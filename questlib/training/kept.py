@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 from torch import Tensor
 
@@ -24,6 +26,14 @@ def hash_work(about: object, weights: Mapping[str, Tensor], rows: QuestRows) -> 
             writer.write_table(table.combine_chunks())
         digest.update(sink.getvalue())
     return digest.hexdigest()[:32]
+
+
+def open_array(path: Path, *, shape: tuple[int, int], dtype: npt.DTypeLike) -> npt.NDArray:
+    """Map an array that was kept; a file that holds another one raises a ValueError."""
+    kept = np.load(path, mmap_mode="r", allow_pickle=False)
+    if kept.shape != shape or kept.dtype != dtype:
+        raise ValueError(f"it holds {kept.dtype} of shape {kept.shape} for {np.dtype(dtype)} of shape {shape}")
+    return kept
 
 
 def take_room(path: Path) -> None:

@@ -11,8 +11,8 @@ from torch import Tensor
 from questlib.batches import PassCollator, QuestRows, tokens_of
 from questlib.model.prediction import visit_batches
 from questlib.model.quest import QuestModel
-from questlib.run_folder import write_once
-from questlib.training.kept import hash_work, take_room
+from questlib.run_folder import keep_once
+from questlib.training.kept import hash_work, open_array, take_room
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def cache_states(
 ) -> npt.NDArray[np.float16] | None:
     """Give the states of a whole table, memory-mapped, from disk where they are known; None where they need too much.
 
-    The folder holds a file per distinct frozen half, text and precision; one that holds something else is refused.
+    The folder holds a file per distinct frozen half, text and precision.
     """
     path, shape = _path(model, rows, folder, precision), _shape(model, rows)
     size = _BYTES * shape[0] * shape[1]
@@ -71,11 +71,7 @@ def cache_states(
         _read_lower(model, rows, collator, states, batch_size=batch_size, precision=precision)
         states.flush()
 
-    write_once(path, write, size=size)
-    states = np.load(path, mmap_mode="r", allow_pickle=False)
-    if states.shape != shape or states.dtype != np.float16:
-        raise ValueError(f"{path} must hold 16-bit floats of shape {shape}, however: {states.shape}; delete it")
-    return states
+    return keep_once(path, write, lambda kept: open_array(kept, shape=shape, dtype=np.float16), size=size)
 
 
 def are_cached(model: QuestModel, rows: QuestRows, *, folder: Path, precision: str) -> bool:

@@ -10,8 +10,8 @@ from torch import Tensor
 from questlib.batches import PassCollator, QuestRows, tokens_of
 from questlib.model.prediction import visit_batches
 from questlib.model.quest import QuestModel
-from questlib.run_folder import write_once
-from questlib.training.kept import hash_work, take_room
+from questlib.run_folder import keep_once
+from questlib.training.kept import hash_work, open_array, take_room
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ def cache_vectors(
 ) -> QuestRows:
     """Give rows the pooled passes of the body as it is now, memory-mapped, from disk where they are known.
 
-    The folder holds a file per distinct body, pooling, text and precision; one that holds something else is refused.
+    The folder holds a file per distinct body, pooling, text and precision.
     """
     kinds = list(rows.passes["kinds"])
     ends = np.cumsum([len(each) for each in kinds])
@@ -66,13 +66,9 @@ def cache_vectors(
         visit_batches(model, rows, collator, keep, batch_size=batch_size, precision=precision)
         vectors.flush()
 
-    write_once(path, write, size=4 * shape[0] * shape[1])
-    try:
-        vectors = np.load(path, mmap_mode="r", allow_pickle=False)
-        if vectors.shape != shape or vectors.dtype != np.float32:
-            raise ValueError(f"it holds {vectors.dtype} of shape {vectors.shape}")
-    except ValueError as error:
-        raise ValueError(f"{path} must hold 32-bit floats of shape {shape}, however: {error}; delete it") from error
+    vectors = keep_once(
+        path, write, lambda kept: open_array(kept, shape=shape, dtype=np.float32), size=4 * shape[0] * shape[1]
+    )
     return VectorRows(rows, vectors, kinds=kinds, ends=ends)
 
 
