@@ -22,6 +22,7 @@ from questlib.model.quest import QuestModel, longest_pass
 from questlib.plan import Speed
 from questlib.pretrained import find_encoder
 from questlib.processes import find_launched
+from questlib.recipe import TransformerRecipe
 from questlib.run_folder import read_json, write_json
 from questlib.schema import TARGETS
 from questlib.text import PASSES, encode_passes, load_tokenizer
@@ -63,13 +64,7 @@ class TransformerMember(Member):
             match_parameters(model, stage.trainable)
 
     def _open_encoder(self) -> Path:
-        recipe, folder = self.recipe, find_encoder(self.recipe.encoder)
-        limit = longest_pass(AutoConfig.from_pretrained(folder, trust_remote_code=False))
-        if recipe.layout.max_length > limit:
-            raise ValueError(
-                f"max_length of member {recipe.name!r} must not exceed what the encoder {recipe.encoder} reads, "
-                f"however: {recipe.layout.max_length=}, {limit=}"
-            )
+        folder = find_long_enough(self.recipe)
         self._tokenizer = load_tokenizer(folder)
         return folder
 
@@ -188,6 +183,18 @@ class TransformerMember(Member):
             precision=keep_precision(self.precision, device),
         )
         return _ReadTable(passes=passes, states=states)
+
+
+def find_long_enough(recipe: TransformerRecipe) -> Path:
+    """Find the folder of a member's encoder; one that is not here, or reads shorter passes, is refused."""
+    folder = find_encoder(recipe.encoder)
+    limit = longest_pass(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    if recipe.layout.max_length > limit:
+        raise ValueError(
+            f"max_length of member {recipe.name!r} must not exceed what the encoder {recipe.encoder} reads, "
+            f"however: {recipe.layout.max_length=}, {limit=}"
+        )
+    return folder
 
 
 @dataclass(frozen=True, kw_only=True)

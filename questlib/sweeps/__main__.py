@@ -11,7 +11,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from questlib.data import read_tables
-from questlib.pretrained import find_encoder
+from questlib.recipe import TransformerRecipe
 from questlib.run import Interrupted
 from questlib.run_folder import refuse_unwritable
 from questlib.sweeps import study as studies
@@ -47,8 +47,7 @@ def _run(parsed: argparse.Namespace) -> int:
     data = parsed.data or sweep.base["data"]
     tables = read_tables(data)
     os.environ["HF_HUB_OFFLINE"] = str(int(not sweep.base.get("use_internet", False)))
-    for encoder in _list_encoders(sweep):
-        find_encoder(encoder)
+    _check_encoders(sweep)
     if parsed.plan:
         from questlib.sweeps.forecast import forecast
 
@@ -78,10 +77,15 @@ def _run(parsed: argparse.Namespace) -> int:
     return status
 
 
-def _list_encoders(sweep: Sweep) -> set[str]:
+def _check_encoders(sweep: Sweep) -> None:
+    # That they are here, and read passes as long as any trial has them.
     settings = sweep.settings() if sweep.sampler == "grid" else sweep.single_changes()
     recipes = [recipe for chosen in settings if (recipe := sweep.recipe(chosen)) is not None]
-    return {encoder for recipe in recipes for encoder in recipe.encoders}
+    members = [each for recipe in recipes for each in recipe.members if isinstance(each, TransformerRecipe)]
+    for member in {(each.encoder, each.layout.max_length): each for each in members}.values():
+        from questlib.members.transformer import find_long_enough
+
+        find_long_enough(member)
 
 
 def _options(parsed: argparse.Namespace) -> list[str]:
