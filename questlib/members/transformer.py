@@ -163,26 +163,29 @@ class TransformerMember(Member):
         return PassCollator(pad_token_id=self._tokenizer.pad_token_id)
 
     def _are_kept(self, frame: pd.DataFrame, model: QuestModel) -> bool:
-        passes = self._read_table(fill_nulls(frame), None).passes
-        rows = QuestRows(passes, np.zeros((len(passes), 0), dtype=np.float32))
+        if model.halves is None:
+            return False
         precision = keep_precision(self.precision, pick_device())
-        return model.halves is not None and are_cached(model, rows, folder=self.cache_folder, precision=precision)
+        return are_cached(model, self._tokenize(fill_nulls(frame)), folder=self.cache_folder, precision=precision)
+
+    def _tokenize(self, frame: pd.DataFrame) -> QuestRows:
+        passes = encode_passes(frame, self._tokenizer, self.recipe.layout, cache_folder=self.cache_folder)
+        return QuestRows(passes, np.zeros((len(passes), 0), dtype=np.float32))
 
     def _read_table(self, frame: pd.DataFrame, model: QuestModel | None) -> "_ReadTable":
         """Tokenise a table, and read it through what is frozen of a model."""
-        passes = encode_passes(frame, self._tokenizer, self.recipe.layout, cache_folder=self.cache_folder)
-        if model is None or model.halves is None:
-            return _ReadTable(passes=passes, states=None)
-        device = pick_device()
-        states = cache_states(
-            model.to(device),  # type: ignore[arg-type]
-            QuestRows(passes, np.zeros((len(passes), 0), dtype=np.float32)),
-            self._collator,
-            folder=self.cache_folder,
-            batch_size=2 * self.recipe.settings.batch_size,
-            precision=keep_precision(self.precision, device),
-        )
-        return _ReadTable(passes=passes, states=states)
+        rows, states = self._tokenize(frame), None
+        if model is not None and model.halves is not None:
+            device = pick_device()
+            states = cache_states(
+                model.to(device),  # type: ignore[arg-type]
+                rows,
+                self._collator,
+                folder=self.cache_folder,
+                batch_size=2 * self.recipe.settings.batch_size,
+                precision=keep_precision(self.precision, device),
+            )
+        return _ReadTable(passes=rows.passes, states=states)
 
 
 def find_long_enough(recipe: TransformerRecipe) -> Path:
@@ -205,6 +208,7 @@ class _ReadTable:
     states: npt.NDArray[np.float16] | None
 
     def choose(self, rows: IndexArray, metadata: npt.NDArray, *, targets: FloatArray | None = None) -> QuestRows:
+        """Give some rows with their metadata, (n_chosen, metadata_width), and targets, (n_chosen, 30)."""
         chosen = QuestRows(self.passes, metadata, targets=targets, rows=rows)
         if self.states is None:
             return chosen

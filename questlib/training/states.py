@@ -46,7 +46,7 @@ def hold_states(
     model: QuestModel, rows: QuestRows, collator: PassCollator, *, batch_size: int, precision: str
 ) -> QuestRows:
     """Give rows their states, in memory."""
-    states = np.empty((int(rows.lengths.sum()), model.body.config.hidden_size), dtype=np.float16)
+    states = np.empty(_shape(model, rows), dtype=np.float16)
     _read_lower(model, rows, collator, states, batch_size=batch_size, precision=precision)
     return StateRows(rows, states, ends=np.cumsum(rows.lengths))
 
