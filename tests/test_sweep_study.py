@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from collections import Counter
 
 import pytest
@@ -156,6 +155,10 @@ def test_hopeless_trials_end_early_and_the_best_is_not_among_them(tmp_path, monk
     worker = Worker(sweep, study, folder=tmp_path, data=None)
     monkeypatch.setattr("questlib.sweeps.worker._SECONDS_BETWEEN_LOOKS", 0.01)
 
+    def running():
+        [trial] = study.get_trials(states=(TrialState.RUNNING,))
+        return trial
+
     def run_notebook(out, overrides):
         log = out / "logs" / "any-fold-0" / "evaluations.jsonl"
         log.parent.mkdir(parents=True)
@@ -163,7 +166,7 @@ def test_hopeless_trials_end_early_and_the_best_is_not_among_them(tmp_path, monk
             for step in range(9):
                 with log.open("a") as stream:
                     stream.write(json.dumps({"spearman": overrides["x"] + step / 100}) + "\n")
-                time.sleep(0.15)
+                wait_until(lambda step=step: step in running().intermediate_values)
         except KeyboardInterrupt as error:
             raise Interrupted(signal.SIGINT, out) from error
         write_json(out / "scores.json", {"nested": {"scores": {"tied": {"mean_without_rare": overrides["x"]}}}})
