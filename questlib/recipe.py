@@ -17,7 +17,9 @@ from questlib.typed_json import list_leaves, read_typed, write_typed
 
 POOLINGS = ["cls", "mean", "cls_mean", "gru", "lstm"]
 HEADS = ["linear", "hidden"]
-LOSSES = ["binary_cross_entropy"]
+LOSSES = ["binary_cross_entropy", "margin_ranking", "soft_spearman"]
+TARGET_SCALES = ["rating", "rank"]
+TARGET_WEIGHINGS = ["equal", "inverse_spread"]
 LAYOUTS = ["joint", "pair"]
 SCHEDULES = ["linear", "cosine", "constant", "constant_with_warmup"]
 OPTIMIZERS = ["adamw", "adamw_8bit"]
@@ -62,12 +64,14 @@ class ModelOptions(Checked):
 
     pooling: str = one_of(POOLINGS, "cls")  # "gru" and "lstm" read the tokens in both directions
     freeze_layers: int = between(0, 64, 0)  # lowest layers that do not learn, with the embeddings; computed once
+    reset_layers: int = between(0, 64, 0)  # highest layers that begin anew: they know most of what is not asked here
     n_mixed_layers: int = between(1, 64, 1)  # last layers of the body that are mixed
     head: str = one_of(HEADS, "linear")  # "hidden" has a ReLU layer
     hidden_width: int = between(2, 8192, 256)  # of the hidden layer and of the recurrent reading
     head_dropout: float = between(0, 0.99, 0.1)
     use_split_head: bool = False  # question and answer targets have a head each
     attention_dropout: float | None = between(0, 0.99, None)  # 0 keeps attention on fused kernels; None: the encoder's
+    hidden_dropout: float | None = between(0, 0.99, None)  # within the body's layers; None: the encoder's
     loss: str = one_of(LOSSES, "binary_cross_entropy")
     target_weights: dict[str, float] = field(default_factory=dict)  # in the loss, in [0, 1000]; others weigh 1
 
@@ -90,6 +94,12 @@ class Stage(Checked):
     epochs: float = between(1e-3, 1000)  # passes over the training rows; stopping may end the stage sooner
     learning_rate: float = between(0, 1)  # of the body, the peak
     head_learning_rate: float = between(0, 1)  # of the head, the peak
+    layer_decay: float = between(
+        0.05, 1, 1.0
+    )  # each layer of the body learns at this share of the next higher one's rate
+    average_share: float = between(
+        0, 1, 0.0
+    )  # share of the steps, the last ones, whose weights are averaged in the end
     schedule: str = one_of(SCHEDULES, "linear")  # "linear" and "cosine" fall to 0
     warmup_share: float = between(0, 1, 0.0)  # share of the stage's steps in which the rate rises from 0
     weight_decay: float = between(0, 10, 0.01)  # of matrices; biases and norms have none
@@ -169,6 +179,8 @@ class TransformerRecipe(MemberRecipe):
     stages: tuple[Stage, ...]  # in order
     cycles: int = between(1, 1000, 1)  # how often the stages are gone through
     settings: TrainingSettings = TrainingSettings()
+    target_scale: str = one_of(TARGET_SCALES, "rating")  # what is learned: ratings as they are, or their "rank"
+    target_weighing: str = one_of(TARGET_WEIGHINGS, "equal")  # "inverse_spread" turns to targets that vary little
     stop_share: float = between(0, 0.5, 0.1)  # share of the questions held out to stop by; 0 trains to the end
 
     def __post_init__(self) -> None:

@@ -8,7 +8,7 @@ from torch.nn import functional
 
 from questlib.batches import PassCollator
 from questlib.cpu.cores import OwnDropout, map_on_cores
-from questlib.cpu.step import split_batch
+from questlib.cpu.step import StepOnCores, split_batch
 from questlib.model import QuestModel
 from questlib.model.prediction import predict
 from questlib.recipe import Stage, TrainingSettings
@@ -26,10 +26,12 @@ def n_cores(request):
     torch.set_num_threads(before)
 
 
-def train(encoder_folder, rows, tmp_path, *, dropout, accumulation=1):
+def train(encoder_folder, rows, tmp_path, *, dropout, accumulation=1, **options):  # noqa: ANN003
     torch.manual_seed(0)
     width = rows.metadata.shape[1]
-    model = QuestModel.from_encoder(encoder_folder, n_kinds=2, metadata_width=width, attention_dropout=dropout)
+    model = QuestModel.from_encoder(
+        encoder_folder, n_kinds=2, metadata_width=width, attention_dropout=dropout, **options
+    )
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = dropout
@@ -147,3 +149,30 @@ def test_own_dropout_acts_in_modules_by_its_seed_and_in_training_alone():
     assert not torch.equal(drop(1), drop(2))
     module.eval()
     assert torch.equal(drop(1), states)
+
+
+def test_a_loss_that_compares_rows_has_the_gradients_of_the_whole_batch(n_cores, encoder_folder, rows):
+    torch.manual_seed(0)
+    model = QuestModel.from_encoder(
+        encoder_folder, n_kinds=2, metadata_width=rows.metadata.shape[1], loss="margin_ranking", head_dropout=0.0
+    ).eval()
+    batch = COLLATOR([rows[row] for row in range(10)])
+    model(**batch).loss.backward()
+    expected = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
+    model.zero_grad(set_to_none=True)
+    loss = StepOnCores(model, precision="fp32").differentiate_together(
+        batch, lambda part: model(**part).logits, model.loss, n_rows=10
+    )
+    assert loss.item() == pytest.approx(model(**batch).loss.item(), rel=1e-5)
+    for name, parameter in model.named_parameters():
+        if name in expected:
+            np.testing.assert_allclose(parameter.grad, expected[name], atol=1e-6, err_msg=name)
+
+
+def test_training_by_the_order_of_rows_is_the_same_on_any_number_of_cores(n_cores, encoder_folder, rows, tmp_path):
+    losses, model = train(encoder_folder, rows, tmp_path / "many", dropout=0.0, loss="soft_spearman")
+    torch.set_num_threads(1)
+    expected_losses, expected = train(encoder_folder, rows, tmp_path / "one", dropout=0.0, loss="soft_spearman")
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-4)
+    for one, other in zip(model.parameters(), expected.parameters(), strict=True):
+        np.testing.assert_allclose(one.detach(), other.detach(), atol=1e-4)

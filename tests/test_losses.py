@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from questlib import recipe
+from questlib.metrics import mean_spearman
 from questlib.model.losses import LOSSES
 from questlib.model.losses.binary_cross_entropy import BinaryCrossEntropy
 from questlib.recipe import ModelOptions
@@ -75,3 +76,31 @@ def test_loss_of_a_target_that_weighs_nothing_moves_nothing() -> None:
 
 def test_losses_are_those_that_a_recipe_may_name() -> None:
     assert recipe.LOSSES == list(LOSSES)
+
+
+@pytest.mark.parametrize("name", [name for name in LOSSES if LOSSES[name].compares_rows])
+def test_losses_that_compare_rows_are_less_where_rows_stand_in_the_order_of_their_ratings(name: str) -> None:
+    targets = torch.tensor([[0.0], [0.5], [1.0]]).expand(3, 30)
+    logits = torch.tensor([[-0.4], [0.1], [0.5]]).expand(3, 30)
+    loss, entropy = LOSSES[name]({}), BinaryCrossEntropy({})
+    in_order, reversed_ = loss(logits, targets), loss(logits.flip(0), targets)
+    assert reversed_ - entropy(logits.flip(0), targets) > in_order - entropy(logits, targets) + 0.1
+    equal = torch.full((3, 30), 0.5)
+    assert loss(logits, equal).item() == pytest.approx(entropy(logits, equal).item())
+
+
+def test_margin_ranking_asks_for_a_tenth_between_rows_that_were_rated_apart() -> None:
+    targets = torch.tensor([[0.0], [1.0]]).expand(2, 30)
+    prob = torch.tensor([[0.50], [0.53]]).expand(2, 30)
+    added = LOSSES["margin_ranking"]({})(torch.logit(prob), targets) - BinaryCrossEntropy({})(
+        torch.logit(prob), targets
+    )
+    assert added.item() == pytest.approx(0.07, abs=1e-6)
+
+
+def test_soft_spearman_is_the_correlation_where_logits_are_far_apart() -> None:
+    generator = torch.Generator().manual_seed(0)
+    targets = torch.rand(12, 30, generator=generator)
+    logits = 50 * torch.randn(12, 30, generator=generator)
+    added = LOSSES["soft_spearman"]({})(logits, targets) - BinaryCrossEntropy({})(logits, targets)
+    assert 1 - added.item() == pytest.approx(mean_spearman(logits.numpy(), targets.numpy()), abs=2e-3)

@@ -136,6 +136,25 @@ def test_attention_dropout_replaces_the_encoders(encoder_folder):
     assert build_model(encoder_folder, attention_dropout=0.0).body.config.attention_probs_dropout_prob == 0.0
 
 
+def test_hidden_dropout_replaces_the_encoders(encoder_folder):
+    assert build_model(encoder_folder).body.config.hidden_dropout_prob == 0.1
+    dropouts = [each for each in build_model(encoder_folder, hidden_dropout=0.0, attention_dropout=0.0).body.modules()]
+    assert {each.p for each in dropouts if isinstance(each, torch.nn.Dropout)} == {0.0}
+
+
+def test_the_highest_layers_begin_anew_on_request(encoder_folder):
+    before, after = build_model(encoder_folder), build_model(encoder_folder, reset_layers=1)
+    pairs = zip(before.body.named_parameters(), after.body.parameters(), strict=True)
+    changed = {name for (name, one), other in pairs if not torch.equal(one, other)}
+    assert changed
+    assert all(name.startswith("encoder.layer.1.") for name in changed)
+
+
+def test_more_layers_cannot_begin_anew_than_learn(encoder_folder):
+    with pytest.raises(ValueError, match="reset_layers must not exceed the body's layers that learn"):
+        build_model(encoder_folder, reset_layers=2, freeze_layers=1)
+
+
 def test_target_weights_change_the_loss_where_they_are_put(encoder_folder):
     batch, labels = build_batch(), torch.zeros(3, 30)
     plain = build_model(encoder_folder)(**batch, labels=labels)

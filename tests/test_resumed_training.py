@@ -21,7 +21,10 @@ from questlib.training.checkpoint import Checkpoints
 from questlib.training.keeper import Keeper
 from questlib.training.trainer import QuestTrainer
 
-FULL = Stage(name="full", trainable=("*",), epochs=3, learning_rate=1e-3, head_learning_rate=1e-2, warmup_share=0.2)
+FULL = Stage(
+    name="full", trainable=("*",), epochs=3, learning_rate=1e-3, head_learning_rate=1e-2, warmup_share=0.2,
+    average_share=0.6, layer_decay=0.9,
+)  # fmt: skip
 HEAD = Stage(name="head", trainable=("head.*",), epochs=2, learning_rate=0.0, head_learning_rate=1e-2)
 STAGES = [FULL, HEAD]
 SETTINGS = TrainingSettings(batch_size=4, patience=0, precision="fp32", seed=3)

@@ -34,6 +34,18 @@ def test_grid_has_every_combination_in_order(tmp_path):
     ]
 
 
+def test_one_change_at_a_time_begins_with_the_first_of_all(tmp_path):
+    text = "sampler: one_change\nspace:\n  pooling: [cls, mean]\n  head: [linear, hidden]\n"
+    text += "  hidden_width: {low: 8, high: 24, step: 16, when: {head: hidden}}\n"
+    first = {"pooling": "cls", "head": "linear"}
+    assert read_sweep(write(tmp_path, text)).settings() == [
+        first,
+        {"pooling": "mean", "head": "linear"},
+        {"pooling": "cls", "head": "hidden", "hidden_width": 8},
+        {"pooling": "cls", "head": "hidden", "hidden_width": 24},
+    ]
+
+
 def test_conditional_parameter_is_varied_only_where_it_applies(tmp_path):
     text = "space:\n  layout: [pair, joint]\n  body_share: {low: 0.3, high: 0.7, step: 0.4, when: {layout: joint}}\n"
     assert read_sweep(write(tmp_path, text)).settings() == [
@@ -74,7 +86,11 @@ def test_members_are_choices_too(tmp_path):
             "did you mean 'trials'",
         ),
         ("space:\n  max_length: {low: 64, hihg: 256}\n", ValueError, "'hihg' (did you mean 'high'?)"),
-        ("space:\n  head_dropout: {low: 0.1, high: 0.3}\n", ValueError, "a grid needs choices, or ranges with a step"),
+        (
+            "space:\n  head_dropout: {low: 0.1, high: 0.3}\n",
+            ValueError,
+            "sampler grid needs choices, or ranges with a step",
+        ),
         (
             "space:\n  head_dropout: {low: 0.1, high: 2.5}\nsampler: tpe\ntrials: 2\n",
             ValueError,

@@ -15,6 +15,7 @@ from questlib.recipe import Stage, TrainingSettings
 from questlib.run_folder import write_json
 from questlib.schema import TARGETS
 from questlib.training import fit_stages
+from questlib.training.average_weights import AverageWeights
 from questlib.training.best_weights import BestWeights
 from questlib.training.kinds.base import match_parameters
 from questlib.training.optimizer import build_optimizer
@@ -90,6 +91,36 @@ def test_each_stage_has_its_own_learning_rates(model):
             assert group["lr"] == (1e-3 if in_head else 1e-5)
             assert group["weight_decay"] == (0.02 if weight.ndim > 1 else 0.0)
     assert sum(len(group["params"]) for group in groups) == len(named)
+
+
+def test_lower_layers_learn_at_a_share_of_the_rate_of_the_next(model):
+    stage = replace(FULL, learning_rate=1e-4, layer_decay=0.5)
+    groups = build_optimizer(model, stage, SETTINGS).param_groups
+    rates = {id(weight): group["lr"] for group in groups for weight in group["params"]}
+    named = {name: rates[id(weight)] for name, weight in model.named_parameters()}
+    assert len(rates) == len(named)
+    for name, rate in named.items():
+        if name.startswith("head."):
+            assert rate == FULL.head_learning_rate
+        elif name.startswith("body.encoder.layer."):
+            assert rate == pytest.approx(1e-4 * 0.5 ** (1 - int(name.split(".")[3])))
+        else:
+            assert rate == pytest.approx(1e-4 * 0.25)
+
+
+def test_weights_of_the_last_steps_are_averaged(model, rows, tmp_path, monkeypatch):
+    seen = []
+    original = AverageWeights.on_step_end
+
+    def on_step_end(self, args, state, control, **event):  # noqa: ANN003, ANN202
+        seen.append(event["model"].head.outputs[0][1].bias.detach().clone())
+        original(self, args, state, control, **event)
+
+    monkeypatch.setattr(AverageWeights, "on_step_end", on_step_end)
+    stage = replace(FULL, epochs=2, average_share=0.4)
+    fit(model, rows, [stage], tmp_path)
+    assert len(seen) == 10
+    torch.testing.assert_close(model.head.outputs[0][1].bias.detach(), torch.stack(seen[-5:]).mean(dim=0))
 
 
 @pytest.mark.parametrize(("warmup_share", "schedule"), [(0.5, "linear"), (0.0, "linear"), (0.0, "constant")])

@@ -1,7 +1,7 @@
 """A training step on a CPU: every core goes forward and backward over rows of its own."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -46,8 +46,7 @@ class StepOnCores:
         """
         device = batch["metadata"].device
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        n_parts = max(n_parts, count_cores(device), math.ceil(len(batch["metadata"]) / _ROWS_OF_A_PART))
-        parts = split_batch(batch, n_parts)
+        parts = split_batch(batch, self._count_parts(batch, n_parts))
         seeds = torch.randint(2**62, (len(parts),)).tolist()
 
         def compute(part_and_seed: tuple[dict[str, Tensor], int]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
@@ -58,11 +57,61 @@ class StepOnCores:
 
         with self._shared_by_parts():
             results = map_on_cores(compute, list(zip(parts, seeds, strict=True)), device=device)
-        for _, gradients in results:
+        self._add_gradients(parameters, [gradients for _, gradients in results])
+        return torch.stack([loss for loss, _ in results]).sum()
+
+    def differentiate_together(
+        self,
+        batch: dict[str, Tensor],
+        logits_of: Callable[[dict[str, Tensor]], Tensor],
+        loss_of: Callable[[Tensor, Tensor], Tensor],
+        *,
+        n_rows: int,
+        n_parts: int = 1,
+    ) -> Tensor:
+        """Do the same where the loss compares rows: forward in parts, the loss of them all, backward in parts.
+
+        Args:
+            batch: As `differentiate` takes it, and so the last two.
+            logits_of: Gives the logits of a part, with their graph; is called from several threads.
+            loss_of: Gives the mean loss of logits and labels.
+            n_rows: See there.
+            n_parts: See there.
+        """
+        device = batch["metadata"].device
+        parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        parts = split_batch(batch, self._count_parts(batch, n_parts))
+        seeds = torch.randint(2**62, (len(parts),)).tolist()
+
+        def go_forward(part_and_seed: tuple[dict[str, Tensor], int]) -> Tensor:
+            part, seed = part_and_seed
+            with OwnDropout(seed):
+                return logits_of({name: each for name, each in part.items() if name != "labels"})
+
+        def go_backward(logits_and_gradient: tuple[Tensor, Tensor]) -> tuple[Tensor | None, ...]:
+            logits, gradient = logits_and_gradient
+            return torch.autograd.grad(logits, parameters, gradient, allow_unused=True)
+
+        with self._shared_by_parts():
+            logits = map_on_cores(go_forward, list(zip(parts, seeds, strict=True)), device=device)
+            together = torch.cat(logits).detach().requires_grad_()
+            labels = torch.cat([part["labels"] for part in parts]).float()
+            loss = loss_of(together, labels) * len(labels) / n_rows
+            (gradient,) = torch.autograd.grad(loss, together)
+            pairs = list(zip(logits, gradient.split([len(each) for each in logits]), strict=True))
+            results = map_on_cores(go_backward, pairs, device=device)
+        self._add_gradients(parameters, results)
+        return loss.detach()
+
+    def _count_parts(self, batch: dict[str, Tensor], n_parts: int) -> int:
+        rows = batch["metadata"]
+        return max(n_parts, count_cores(rows.device), math.ceil(len(rows) / _ROWS_OF_A_PART))
+
+    def _add_gradients(self, parameters: Sequence[nn.Parameter], results: Sequence[tuple[Tensor | None, ...]]) -> None:
+        for gradients in results:
             for parameter, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
                     self._add_gradient(parameter, gradient)
-        return torch.stack([loss for loss, _ in results]).sum()
 
     def _add_gradient(self, parameter: nn.Parameter, gradient: Tensor) -> None:
         if parameter.grad is not None:

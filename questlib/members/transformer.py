@@ -25,6 +25,7 @@ from questlib.processes import find_launched
 from questlib.recipe import TransformerRecipe
 from questlib.run_folder import read_json, write_json
 from questlib.schema import TARGETS
+from questlib.targets import RankScale, weigh_by_spread
 from questlib.text import PASSES, encode_passes, load_tokenizer
 from questlib.training.checkpoint import Checkpoints
 from questlib.training.kinds.base import match_parameters
@@ -122,8 +123,12 @@ class TransformerMember(Member):
         self._metadata = MetadataEncoder(**asdict(recipe.metadata)).fit(frame.iloc[rows])
         self.precision = pick_precision(recipe.settings.precision, pick_device())
         targets, metadata = frame[list(TARGETS)].to_numpy(dtype=float), self._metadata.transform(frame)
+        if recipe.target_scale == "rank":
+            targets = RankScale().fit(targets[rows]).transform(targets)
         set_seed(seed)
         model = self._begin(encoder_folder, metadata_width=metadata.shape[1])
+        if recipe.target_weighing == "inverse_spread":
+            model.weigh_targets(weigh_by_spread(targets[rows]))
         table = self._read_table(frame, model if keeps_states else None)
         return _Given(
             model=model,

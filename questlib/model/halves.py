@@ -30,9 +30,7 @@ class BodyHalves:
             raise ValueError(f"freeze_layers must leave a layer to learn, however: {n_frozen} of {n_layers}")
         self._body = body
         self._path = _find_layers(body)
-        found = body.get_submodule(self._path)
-        assert isinstance(found, nn.ModuleList)
-        layers = list(found)
+        layers = layers_of(body)
         self._learning = layers[n_frozen:]
         self.lower = _with_layers(body, self._path, layers[:n_frozen])
         self.upper = _with_layers(body, self._path, self._learning)
@@ -96,12 +94,22 @@ def _name(body: PreTrainedModel) -> str:
     return str(body.config.model_type)
 
 
+def layers_of(body: PreTrainedModel) -> list[nn.Module]:
+    """List the layers of a body, the lowest first; a body that keeps them in no list is refused."""
+    found = body.get_submodule(_find_layers(body))
+    assert isinstance(found, nn.ModuleList)
+    return list(found)
+
+
 def _find_layers(body: PreTrainedModel) -> str:
     n_layers = body.config.num_hidden_layers
     for name, module in body.named_modules():
         if isinstance(module, nn.ModuleList) and len(module) == n_layers:
             return name
-    raise ValueError(f"freeze_layers needs a body with {n_layers} layers in a list, however {_name(body)} has none")
+    raise ValueError(
+        f"freeze_layers, reset_layers and layer_decay need a body with {n_layers} layers in a list, "
+        f"however {_name(body)} has none"
+    )
 
 
 def _with_layers(body: PreTrainedModel, path: str, layers: list[nn.Module]) -> PreTrainedModel:

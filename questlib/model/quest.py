@@ -1,6 +1,6 @@
 """The model: passes through one shared body, then a head that metadata reaches past the body."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
@@ -12,15 +12,21 @@ from transformers.utils import ModelOutput
 
 from questlib.checks import refuse_unknown
 from questlib.cpu.attention import attend_by_pass, read_first_alone, split_by_length
-from questlib.model.halves import BodyHalves
+from questlib.model.halves import BodyHalves, layers_of
 from questlib.model.losses import LOSSES
 from questlib.model.quest_head import QuestHead
 from questlib.recipe import ModelOptions
+from questlib.schema import TARGETS
 
 # Families that count positions from past the padding's id (MPNet from 2, whatever its padding), so some are never used.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 # Facts about where the encoder was loaded from, which a run folder that travels must not carry.
 _NOT_KEPT = ("_name_or_path", "transformers_version", "dtype")
+# Families name them differently.
+_DROPOUTS = {
+    "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
+    "hidden_dropout": ("hidden_dropout_prob", "hidden_dropout", "dropout", "mlp_dropout"),
+}
 _OPTIONS = tuple(each.name for each in fields(ModelOptions))
 
 
@@ -89,6 +95,11 @@ class QuestModel(PreTrainedModel):
                 "n_mixed_layers must not exceed the body's layers that learn and what they begin with, however: "
                 f"{config.n_mixed_layers=}, {config.freeze_layers=}, {body_config.num_hidden_layers=}"
             )
+        if config.reset_layers > body_config.num_hidden_layers - config.freeze_layers:
+            raise ValueError(
+                "reset_layers must not exceed the body's layers that learn, however: "
+                f"{config.reset_layers=}, {config.freeze_layers=}, {body_config.num_hidden_layers=}"
+            )
         options = config.model_options
         self.halves: BodyHalves | None = None
         self.body = AutoModel.from_config(body_config)
@@ -96,7 +107,7 @@ class QuestModel(PreTrainedModel):
             options, body_width=body_config.hidden_size, n_kinds=config.n_kinds, metadata_width=config.metadata_width
         )
         self._prepare_body()
-        self.loss = LOSSES[options.loss](options.target_weights)
+        self.weigh_targets({})
         self.post_init()
 
     @classmethod
@@ -106,15 +117,19 @@ class QuestModel(PreTrainedModel):
         The weights must be safetensors; the options are the fields of `QuestConfig` but `body`.
         """
         body_config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-        for name in ("attention_probs_dropout_prob", "attention_dropout"):  # families name it differently
-            if options.get("attention_dropout") is not None and hasattr(body_config, name):
-                setattr(body_config, name, options["attention_dropout"])
+        for option, names in _DROPOUTS.items():
+            for name in names:
+                if options.get(option) is not None and hasattr(body_config, name):
+                    setattr(body_config, name, options[option])
         body = {name: value for name, value in body_config.to_diff_dict().items() if name not in _NOT_KEPT}
         model = cls(QuestConfig(body=body, **options))
         # Some encoders are published in 16 bits; weights are trained in 32 and computed in what the device does best.
         model.body = AutoModel.from_pretrained(
             folder, config=body_config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
         )
+        if model.config.reset_layers:
+            for layer in layers_of(model.body)[-model.config.reset_layers :]:
+                _begin_anew(layer, model.body)
         model._prepare_body()
         if model.halves is not None:
             model.halves.refuse_unlike()
@@ -128,6 +143,11 @@ class QuestModel(PreTrainedModel):
             read_first_alone(self.body)
         n_frozen = self.config.freeze_layers
         self.halves = BodyHalves(self.body, n_frozen) if n_frozen else None
+
+    def weigh_targets(self, weights: Mapping[str, float]) -> None:
+        """Weigh targets in the loss, by name, on top of what the options say."""
+        asked = self.config.target_weights
+        self.loss = LOSSES[self.config.loss]({name: asked.get(name, 1.0) * weights.get(name, 1.0) for name in TARGETS})
 
     def frozen_parameters(self) -> Iterator[nn.Parameter]:
         """Give the parameters that no stage trains."""
@@ -254,6 +274,12 @@ class QuestModel(PreTrainedModel):
         # Bodies that know one type of tokens take none.
         has_types = getattr(self.body.config, "type_vocab_size", 0) > 1
         return {name: each for name, each in tokens.items() if has_types or name != "token_type_ids"}
+
+
+def _begin_anew(layer: nn.Module, body: PreTrainedModel) -> None:
+    for weight in layer.parameters():
+        setattr(weight, "_is_hf_initialized", False)  # noqa: B010  read from a file, it would be left as it is
+    layer.apply(body._init_weights)
 
 
 def longest_pass(body_config: PretrainedConfig) -> int:

@@ -79,7 +79,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
 def _check_encoders(sweep: Sweep) -> None:
     # That they are here, and read passes as long as any trial has them.
-    settings = sweep.settings() if sweep.sampler == "grid" else sweep.single_changes()
+    settings = sweep.settings() if sweep.is_listed else sweep.single_changes()
     recipes = [recipe for chosen in settings if (recipe := sweep.recipe(chosen)) is not None]
     members = [each for recipe in recipes for each in recipe.members if isinstance(each, TransformerRecipe)]
     for member in {(each.encoder, each.layout.max_length): each for each in members}.values():

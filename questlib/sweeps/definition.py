@@ -16,7 +16,7 @@ from questlib.parameters import override, read_parameters, read_profile, read_ya
 from questlib.recipe import Recipe
 from questlib.run_folder import SCORES
 
-SAMPLERS = ["grid", "random", "tpe"]
+SAMPLERS = ["grid", "one_change", "random", "tpe"]
 PRUNERS = ["none", "median", "hyperband"]
 # More points than these are no sweep that anyone waits for.
 _MOST_POINTS = 10_000
@@ -75,22 +75,35 @@ class Sweep(Checked):
         super().__post_init__()
         if not self.space:
             raise ValueError("space must name a parameter to vary, however it is empty")
-        if self.sampler == "grid":
+        if self.is_listed:
             endless = [each.name for each in self.space if not each.points]
             if endless:
-                raise ValueError(f"a grid needs choices, or ranges with a step, however not so: {endless}")
+                raise ValueError(
+                    f"sampler {self.sampler} needs choices, or ranges with a step, however not so: {endless}"
+                )
         elif not self.trials and not self.minutes:
             raise ValueError(f"sampler {self.sampler} never ends: trials or minutes must be given")
 
     @property
+    def is_listed(self) -> bool:
+        """Whether its settings are known before they are tried: all of a grid, or one change at a time."""
+        return self.sampler in ("grid", "one_change")
+
+    @property
     def is_endless(self) -> bool:
         """Whether only time ends it."""
-        return self.sampler != "grid" and not self.trials
+        return not self.is_listed and not self.trials
 
     def settings(self) -> list[dict[str, Any]]:
-        """List what is tried: the points of a grid, or as many empty settings as the sampler is to fill."""
-        if self.sampler != "grid":
+        """List what is tried: the points of a grid, or as many empty settings as the sampler is to fill.
+
+        One change at a time begins with the first value of every parameter, and changes one of them.
+        """
+        if not self.is_listed:
             return [{} for _ in range(self.trials)]
+        if self.sampler == "one_change":
+            changes = list(self.single_changes())
+            return [each for place, each in enumerate(changes) if each not in changes[:place]][: self.trials or None]
         return list(islice(self._points({}, 0), self.trials or None))
 
     def single_changes(self) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ def forecast(sweep: Sweep, tables: Tables, *, n_workers: int) -> float:
     A few steps are trained of what is not as fast as another; nothing is kept. A sampler's trials are not known before:
     the ends of its space are shown.
     """
-    settings = sweep.settings() if sweep.sampler == "grid" else list(sweep.single_changes())
+    settings = sweep.settings() if sweep.is_listed else list(sweep.single_changes())
     measured: dict[str, float] = {}
     opening = _time_opening()
     seconds = []
@@ -36,7 +36,7 @@ def forecast(sweep: Sweep, tables: Tables, *, n_workers: int) -> float:
             sys.stdout.write(f"{name_of(number, seed):12} {seconds[-1] / 60:7.1f} min  {describe(chosen)}\n")
             sys.stdout.flush()
     total = sum(seconds)
-    if sweep.sampler == "grid":
+    if sweep.is_listed:
         told = f"{len(seconds)} trials: {total / 60:.1f} min of work"
     else:
         total *= sweep.trials * max(1, len(sweep.seeds)) / len(seconds)

@@ -160,6 +160,7 @@ def _url_of(folder: Path) -> str:
 # Without a seed: a common one would draw the same for all workers.
 _SAMPLERS: dict[str, Callable[[], BaseSampler]] = {
     "grid": RandomSampler,
+    "one_change": RandomSampler,
     "random": RandomSampler,
     # Trials that run count as bad ones, so that several workers do not try the same.
     "tpe": lambda: TPESampler(constant_liar=True, n_startup_trials=5),
@@ -192,9 +193,8 @@ def add_missing(study: optuna.Study, sweep: Sweep) -> int:
     """
     there = {_key_of(trial) for trial in study.get_trials(deepcopy=False)}
     seeds = sweep.seeds or (None,)
-    is_grid = sweep.sampler == "grid"
     n_added = 0
-    for seed in seeds if is_grid else seeds[:1]:
+    for seed in seeds if sweep.is_listed else seeds[:1]:
         for number, chosen in enumerate(sweep.settings()):
             if (number, seed) not in there:
                 queue(study, chosen, setting=number, seed=seed)

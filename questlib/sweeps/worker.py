@@ -112,7 +112,7 @@ class Worker:
         trial.set_user_attr(studies.WORKER, studies.identify_worker())
         chosen = suggest(self.sweep, trial)
         setting, seed = trial.user_attrs[studies.SETTING], trial.user_attrs[studies.SEED]
-        if self.sweep.sampler != "grid" and seed in self.sweep.seeds[:1]:
+        if not self.sweep.is_listed and seed in self.sweep.seeds[:1]:
             for other in self.sweep.seeds[1:]:
                 studies.queue(self.study, chosen, setting=setting, seed=other)
         out = self.folder / TRIALS / name_of(setting, seed)

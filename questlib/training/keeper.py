@@ -9,6 +9,7 @@ import torch
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from questlib.model.quest import QuestModel
+from questlib.training.average_weights import AverageWeights
 from questlib.training.best_weights import BestWeights
 from questlib.training.checkpoint import (
     Checkpoint,
@@ -96,9 +97,9 @@ class Keeper(TrainerCallback):
             self._resumed = None
         return self._tape
 
-    def follow(self, trainer: Trainer) -> None:
-        """Keep the optimiser and the schedule of a stage too."""
-        self._trainer = trainer
+    def follow(self, trainer: Trainer, average: AverageWeights) -> None:
+        """Keep the optimiser, the schedule and the average of a stage too."""
+        self._trainer, self._average = trainer, average
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Take up what was kept, once its steps are played; from then on keep the state when it is time."""
@@ -140,6 +141,8 @@ class Keeper(TrainerCallback):
             scaler = getattr(self._trainer.accelerator, "scaler", None)
             state |= {"optimizer": others, "scaler": None if scaler is None else scaler.state_dict()}
             state["schedule"] = schedule.last_epoch
+            tensors |= {f"average.{name}": each for name, each in self._average.weights.items()}
+            state["n_averaged"] = self._average.n_averaged
         try:
             self._checkpoints.write(Checkpoint(tensors=tensors, state=state))
         except OSError as error:  # the training is worth more than its checkpoint, and goes on
@@ -153,6 +156,7 @@ class Keeper(TrainerCallback):
         assert trainer is not None
         put_tensors(self._model, kept.of("model"))
         self._best.weights = kept.of("best")
+        self._average.weights, self._average.n_averaged = kept.of("average"), kept.state["n_averaged"]
         optimizer, schedule = _parts_of(trainer)
         put_optimizer_state(optimizer, kept.of("optimizer"), kept.state["optimizer"])
         scaler = getattr(trainer.accelerator, "scaler", None)

@@ -149,6 +149,17 @@ class QuestTrainer(Trainer):
 
     def _differentiate_on_cores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         model.train()
+        n_rows = len(inputs["metadata"]) * self.current_gradient_accumulation_steps
+        assert isinstance(self.model, QuestModel)
+
+        def logits_of(part: dict[str, Tensor]) -> Tensor:
+            with self.compute_loss_context_manager():
+                return model(**part).logits
+
+        if self.model.loss.compares_rows:
+            return self._on_cores.differentiate_together(
+                inputs, logits_of, self.model.loss, n_rows=n_rows, n_parts=self._n_parts
+            )
 
         def loss_of(part: dict[str, Tensor]) -> Tensor:
             with self.compute_loss_context_manager():
@@ -156,7 +167,6 @@ class QuestTrainer(Trainer):
             assert isinstance(loss, Tensor)
             return loss
 
-        n_rows = len(inputs["metadata"]) * self.current_gradient_accumulation_steps
         return self._on_cores.differentiate(inputs, loss_of, n_rows=n_rows, n_parts=self._n_parts)
 
     def evaluate(
@@ -192,5 +202,10 @@ class QuestTrainer(Trainer):
             self.control.should_training_stop = True
             self.notes.append("predictions were not finite: the stage ended, with the best weights so far")
             return {}
-        loss = self.model.loss(logits, torch.from_numpy(rows.targets).double())
-        return {"spearman": mean_spearman(logits.numpy(), rows.targets), "loss": float(loss)}
+        targets = torch.from_numpy(rows.targets).double()
+        n_rows = self.args.train_batch_size if self.model.loss.compares_rows else len(targets)
+        losses = [
+            self.model.loss(*pair) * len(pair[1]) / len(targets)
+            for pair in zip(logits.split(n_rows), targets.split(n_rows), strict=True)
+        ]
+        return {"spearman": mean_spearman(logits.numpy(), rows.targets), "loss": float(torch.stack(losses).sum())}

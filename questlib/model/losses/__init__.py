@@ -5,5 +5,10 @@ A new one is a class, a line here and its name in `questlib.recipe`.
 
 from questlib.model.losses.base import Loss
 from questlib.model.losses.binary_cross_entropy import BinaryCrossEntropy
+from questlib.model.losses.ranking import MarginRanking, SoftSpearman
 
-LOSSES: dict[str, type[Loss]] = {"binary_cross_entropy": BinaryCrossEntropy}
+LOSSES: dict[str, type[Loss]] = {
+    "binary_cross_entropy": BinaryCrossEntropy,
+    "margin_ranking": MarginRanking,
+    "soft_spearman": SoftSpearman,
+}

@@ -15,7 +15,10 @@ class Loss:
 
     Attributes:
         weights: In submission order, with mean 1, so that they do not change the learning rate's meaning.
+        compares_rows: Whether what a row adds hangs on the others of its batch, which must then be computed together.
     """
+
+    compares_rows = False
 
     def __init__(self, target_weights: Mapping[str, float]) -> None:
         spelled = [float(target_weights.get(name, 1.0)) for name in TARGETS]

@@ -6,6 +6,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
 from questlib.batches import QuestRows
+from questlib.training.average_weights import AverageWeights
 from questlib.training.kinds.base import StageKind, match_parameters
 from questlib.training.optimizer import build_optimizer
 from questlib.training.progress import StageLog
@@ -31,6 +32,7 @@ class FineTune(StageKind):
             job.notes.append(f"stage {stage.name}: left out, for want of time")
             return []
         log = StageLog(f"stage {job.number + 1} of {job.n_stages}, {stage.name}", job.tape, folder=job.folder)
+        average = AverageWeights(stage.average_share)
         trainer = QuestTrainer(
             model=job.model,
             args=self._arguments(),
@@ -43,10 +45,10 @@ class FineTune(StageKind):
             eval_dataset=None if job.stop_rows is None else self._read_once(job.stop_rows),
             data_collator=job.collator,
             optimizers=(build_optimizer(job.model, stage, job.settings), None),
-            callbacks=[job.pace, job.best, log, *self._boards(), job.keeper],
+            callbacks=[job.pace, average, job.best, log, *self._boards(), job.keeper],
         )
         trainer.remove_callback(PrinterCallback)
-        job.keeper.follow(trainer)
+        job.keeper.follow(trainer, average)
         with job.keeper.interruptions:
             try:
                 if job.stop_rows is not None and job.number == 0:
