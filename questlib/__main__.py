@@ -9,12 +9,13 @@ import signal
 import sys
 from pathlib import Path
 
+from questlib.cache import CACHE
 from questlib.clock import SESSION_START
 from questlib.csv_table import refuse_unknown_format
 from questlib.data import question_of, read_table
 from questlib.metrics import score_predictions
 from questlib.predictions import write_predictions
-from questlib.run_folder import CACHE, refuse_unwritable
+from questlib.run_folder import refuse_unwritable
 from questlib.schema import ID, INPUT_COLUMNS, QUESTION, RARE_TARGET, TARGETS
 from questlib.submission import check_submission
 
@@ -70,7 +71,9 @@ def _predict(parsed: argparse.Namespace) -> None:
     table = read_table(parsed.table, columns=INPUT_COLUMNS)  # before torch is imported: a bad table is refused at once
     from questlib.inference import predict_table
 
-    predictions = predict_table(parsed.run_folder, table, cache_folder=parsed.cache)
+    predictions = predict_table(
+        parsed.run_folder, table, cache_folder=parsed.cache, changed_on_purpose=parsed.changed_on_purpose
+    )
     write_predictions(parsed.out, predictions, ids=table[ID].to_numpy())
 
 
@@ -137,6 +140,9 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument("table", type=Path, help="CSV with the input columns, such as test.csv")
     predict.add_argument("out", type=Path, help="CSV to write")
     predict.add_argument("--cache", type=Path, default=CACHE, help="folder for tokenised text")
+    predict.add_argument(
+        "--changed-on-purpose", action="store_true", help="take files of the run folder that are not what its run wrote"
+    )
     predict.set_defaults(command=_predict)
 
     score = commands.add_parser("score", help="score predictions against ratings")

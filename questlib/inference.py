@@ -9,13 +9,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from questlib.cache import CACHE
 from questlib.clock import Clock
 from questlib.data import fill_nulls
 from questlib.ensemble import Ensemble
 from questlib.inputs import describe_mounts, find_folder
 from questlib.members import load_member
 from questlib.predictions import FloatArray
-from questlib.run_folder import CACHE, ENSEMBLE, check_finished, fold_folder, read_json
+from questlib.run_folder import ENSEMBLE, check_finished, fold_folder, read_json, refuse_added
 
 logger = logging.getLogger(__name__)
 
@@ -25,7 +26,12 @@ _CLOSING_SECONDS = 20.0
 
 
 def predict_table(
-    run_folder: Path, frame: pd.DataFrame, *, cache_folder: Path = CACHE, clock: Clock | None = None
+    run_folder: Path,
+    frame: pd.DataFrame,
+    *,
+    cache_folder: Path = CACHE,
+    clock: Clock | None = None,
+    changed_on_purpose: bool = False,
 ) -> FloatArray:
     """Predict any table that has the input columns with a run folder alone, in [0, 1], shape (n_rows, 30).
 
@@ -35,12 +41,13 @@ def predict_table(
         cache_folder: Holds tokenised text.
         clock: Every member's first fold is predicted before any second one; those that its limit has no time for are
             left out, and it is told so.
+        changed_on_purpose: Takes files that are not what the run wrote.
 
     Raises:
         FileNotFoundError: If the folder holds no ensemble, or a fold that the ensemble stands on is not finished.
         ValueError: If a fold holds something else than its run wrote.
     """
-    folders, frame = find_folds(run_folder), fill_nulls(frame)
+    folders, frame = find_folds(run_folder, changed_on_purpose=changed_on_purpose), fill_nulls(frame)
     ensemble = Ensemble.from_json((run_folder / ENSEMBLE).read_text(encoding="utf-8"))
     names = ensemble.members_
     predicted: dict[str, list[FloatArray]] = {name: [] for name in names}
@@ -73,12 +80,19 @@ def find_run(name: str) -> Path:
     return folder
 
 
-def find_folds(run_folder: Path) -> dict[str, list[Path]]:
-    """Find the folders of the folds that a run's ensemble stands on, by member, and check that they are as written."""
+def find_folds(run_folder: Path, *, changed_on_purpose: bool = False) -> dict[str, list[Path]]:
+    """Find the folders of the folds that a run's ensemble stands on, by member.
+
+    All that is read must be what the run wrote, unless it was `changed_on_purpose`.
+    """
     if not (run_folder / ENSEMBLE).is_file():
         raise FileNotFoundError(f"{run_folder} must hold {ENSEMBLE}, however it does not; name a finished run's folder")
+    if not changed_on_purpose:
+        check_finished(run_folder)
     folds = read_json(run_folder / ENSEMBLE)["folds"]
     folders = {name: [fold_folder(run_folder, name, fold) for fold in each] for name, each in folds.items()}
     for folder in (folder for each in folders.values() for folder in each):
-        check_finished(folder)
+        if not changed_on_purpose:
+            check_finished(folder)
+            refuse_added(folder)
     return folders

@@ -1,10 +1,13 @@
 """Where an encoder's weights come from: the local package, a folder, an attached Kaggle folder, or the hub."""
 
+import json
 import os
 import sys
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
 
 from questlib.inputs import describe_mounts, find_folder
 from questlib.run_folder import fingerprint_of, hash_file
@@ -70,6 +73,41 @@ def find_encoder(name: str) -> Path:
 def list_files(folder: Path) -> list[Path]:
     """List the files of an encoder's folder that are read, by name."""
     return sorted({path for pattern in ENCODER_FILES for path in folder.glob(pattern) if path.is_file()})
+
+
+def refuse_damaged(folder: Path) -> None:
+    """Refuse an encoder's folder of which a file is cut off, no more than a pointer to one, or missing, by its name."""
+    paths = list_files(folder)
+    for path in paths:
+        try:
+            if path.suffix == ".json":
+                json.loads(path.read_text(encoding="utf-8"))
+            elif path.suffix == ".safetensors":
+                with safe_open(path, framework="numpy"):
+                    pass
+        except (ValueError, SafetensorError) as error:
+            raise ValueError(
+                f"{path} must be whole, however it is damaged or a pointer to a file that was not fetched "
+                f"({path.stat().st_size} bytes): {error}; fetch it anew"
+            ) from error
+    weights = {path.name for path in paths if path.suffix == ".safetensors"}
+    if not weights:
+        held = sorted(path.name for path in folder.iterdir())
+        raise ValueError(f"the encoder {folder} must hold its weights as safetensors, however it holds: {held[:20]}")
+    if WEIGHTS in weights:
+        return
+    index = folder / f"{WEIGHTS}.index.json"
+    if not index.is_file():
+        raise FileNotFoundError(
+            f"the encoder {folder} must hold {WEIGHTS}, or {index.name} beside the parts of it, however only: "
+            f"{sorted(weights)}; fetch it anew"
+        )
+    missing = sorted(set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()) - weights)
+    if missing:
+        raise FileNotFoundError(
+            f"the encoder {folder} must hold every part that {index.name} names, however {missing[:3]} "
+            f"{'is' if len(missing) == 1 else 'are'} missing; fetch it anew"
+        )
 
 
 def hash_encoder(folder: Path) -> str:

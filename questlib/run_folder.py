@@ -7,10 +7,9 @@ import logging
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -18,7 +17,6 @@ from safetensors import SafetensorError
 
 logger = logging.getLogger(__name__)
 
-Content = TypeVar("Content")
 # At the top of the run folder.
 RECIPE = "recipe.json"
 INPUTS = "inputs.json"
@@ -33,6 +31,7 @@ CHECKPOINTS = "checkpoints"
 LOCK, SESSION_LOCK = ".lock", ".session.lock"  # of who trains, and of who executes the notebook
 LOGS = "logs"
 EVALUATIONS = "evaluations.jsonl"  # in it, of each fold, a line for each evaluation while it is trained
+DONE = "done.json"  # hashes of what is predicted with
 NAMES = {
     RECIPE,
     INPUTS,
@@ -45,6 +44,7 @@ NAMES = {
     SUBMISSION,
     CHECKPOINTS,
     LOGS,
+    DONE,
     LOCK,
     SESSION_LOCK,
 }
@@ -52,11 +52,8 @@ NAMES = {
 OUT_OF_FOLD = "out_of_fold.csv"
 TEST_PREDICTIONS = "test_predictions.csv"
 HISTORY = "history.json"
-DONE = "done.json"
-# For what can be computed again: tokenised text, pooled passes.
-CACHE = Path("/tmp/questlib")
 # What is being written begins with it; after a kill such files are left over.
-_UNFINISHED = ".unfinished-"
+UNFINISHED = ".unfinished-"
 
 
 def hash_file(path: Path) -> str:
@@ -90,7 +87,7 @@ def checkpoint_folder(run_folder: Path, member: str, fold: int, *, cache_folder:
 def locked(run_folder: Path) -> Iterator[None]:
     """Keep every other process that trains out of a run folder, and remove what a killed one left half-written."""
     with held_alone(run_folder, name=LOCK):
-        for path in run_folder.rglob(f"{_UNFINISHED}*"):
+        for path in run_folder.rglob(f"{UNFINISHED}*"):
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         yield
 
@@ -115,7 +112,7 @@ def held_alone(run_folder: Path, *, name: str) -> Iterator[None]:
 
 def is_unfinished(path: Path) -> bool:
     """Tell whether a file or folder is one that a killed process was writing."""
-    return path.name.startswith(_UNFINISHED)
+    return path.name.startswith(UNFINISHED)
 
 
 class DiskFull(OSError):
@@ -154,12 +151,11 @@ def finished_whole(folder: Path) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with told_when_full(folder):
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{_UNFINISHED}{folder.name}-"))
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{UNFINISHED}{folder.name}-"))
     try:
         with told_when_full(folder):
             yield temporary
-        names = sorted(path.relative_to(temporary).as_posix() for path in temporary.rglob("*") if path.is_file())
-        write_json(temporary / DONE, {"files": {name: hash_file(temporary / name) for name in names}})
+        mark_done(temporary, _list_names(temporary))
         temporary.chmod(0o755)  # mkdtemp makes it private, yet a run folder is to be read
         if folder.exists():
             folder.replace(temporary.with_name(f"{temporary.name}-before"))
@@ -169,14 +165,43 @@ def finished_whole(folder: Path) -> Iterator[Path]:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
+def mark_done(folder: Path, names: Iterable[str]) -> None:
+    """Write the mark of a folder, with hashes of the files that are named."""
+    write_json(folder / DONE, {"files": {name: hash_file(folder / name) for name in sorted(names)}})
+
+
 def check_finished(folder: Path, *names: str) -> None:
-    """Refuse a folder that `finished_whole` did not finish, or of which a file was changed: those named, or any."""
+    """Refuse a folder that is not marked as done, or of which a file was changed or lost: those named, or any."""
     if not (folder / DONE).is_file():
         raise FileNotFoundError(f"{folder} must be finished ({DONE} marks it), however it is not; run it to its end")
-    files = read_json(folder / DONE)["files"]
-    changed = list_changed(folder, {name: files[name] for name in names or files})
+    files = _read_mark(folder / DONE)
+    changed = list_changed(folder, {name: files.get(name, "") for name in names or files})
     if changed:
         raise ValueError(f"{folder} must hold what its run wrote, however missing or changed: {changed}; copy it anew")
+
+
+def _read_mark(path: Path) -> dict[str, str]:
+    # Written in one way, so that no byte of it can differ unseen.
+    try:
+        content = read_json(path)
+        files = content["files"]
+        if as_json(content) == path.read_text(encoding="utf-8") and all(len(digest) == 64 for digest in files.values()):
+            return files
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pass
+    raise ValueError(f"{path} must be as its run wrote it, however it was changed; copy it anew")
+
+
+def _list_names(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def refuse_added(folder: Path) -> None:
+    """Refuse a finished folder that holds a file which its run did not write, and which may be read all the same."""
+    known = {DONE, *_read_mark(folder / DONE)}
+    added = [name for name in _list_names(folder) if name not in known and not Path(name).name.startswith(".")]
+    if added:
+        raise ValueError(f"{folder} must hold what its run wrote, however it holds more: {added[:5]}; remove them")
 
 
 def list_changed(folder: Path, files: Mapping[str, str]) -> list[str]:
@@ -191,7 +216,7 @@ def refuse_unwritable(path: Path) -> None:
     if path.is_dir():
         raise IsADirectoryError(f"{path} must be a file to write, however it is a folder; name a file in it")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with told_when_full(path), tempfile.NamedTemporaryFile(dir=path.parent, prefix=_UNFINISHED):
+    with told_when_full(path), tempfile.NamedTemporaryFile(dir=path.parent, prefix=UNFINISHED):
         pass
 
 
@@ -204,7 +229,7 @@ def written_whole(path: Path, *, size: int | None = None) -> Iterator[Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with told_when_full(path, size=size):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{_UNFINISHED}{path.name}-")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{UNFINISHED}{path.name}-")
     os.close(handle)
     temporary = Path(name)
     try:
@@ -214,61 +239,6 @@ def written_whole(path: Path, *, size: int | None = None) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def keep_once(
-    path: Path, write: Callable[[Path], None], read: Callable[[Path], Content], *, size: int | None = None
-) -> Content:
-    """Read a file of a cache, which is written where it is not there, and anew where it is damaged.
-
-    `write` is given a temporary path; `read` raises a ValueError where the file is not whole. `size` is what will be
-    written, in bytes, where that is known.
-    """
-    _write_once(path, write, size=size)
-    try:
-        return read(path)
-    except (ValueError, EOFError, OSError) as error:
-        logger.warning("%s was damaged and is made anew: %s", path, error)
-        path.unlink(missing_ok=True)
-    _write_once(path, write, size=size)
-    return read(path)
-
-
-def find_cache(wanted: Path) -> Path:
-    """Give the folder of a cache, or one of this user's own where that cannot be written."""
-    wanted = wanted.expanduser()
-    others = Path(tempfile.gettempdir()) / f"questlib-{os.getuid() if hasattr(os, 'getuid') else 'of-user'}"
-    for folder in (wanted, others):
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=folder, prefix=_UNFINISHED):
-                pass
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):  # a full disk is told where something is written
-                return folder
-            logger.warning("the cache %s cannot be written: %s", folder, error)
-        else:
-            return folder
-    raise PermissionError(f"a cache must be written to, however neither {wanted} nor {others} can be; name another")
-
-
-def _write_once(path: Path, write: Callable[[Path], None], *, size: int | None = None) -> None:
-    # One of all processes that want it does, the others wait and find it.
-    if path.exists():
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with told_when_full(path):
-        lock = FileLock(path.with_name(f"{path.name}{LOCK}"))
-        lock.acquire()
-    try:
-        if path.exists():
-            return
-        for leftover in path.parent.glob(f"{_UNFINISHED}{path.name}-*"):  # of one that was killed
-            leftover.unlink()
-        with written_whole(path, size=size) as temporary:
-            write(temporary)
-    finally:
-        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -284,7 +254,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_json(path: Path, content: object) -> None:
     """Write JSON whole or not at all; NaN is refused, because readers outside Python cannot parse it."""
-    write_text(path, json.dumps(content, indent=1, allow_nan=False, default=_plain) + "\n")
+    write_text(path, as_json(content))
+
+
+def as_json(content: object) -> str:
+    """Give JSON as it is written in a run folder."""
+    return json.dumps(content, indent=1, allow_nan=False, default=_plain) + "\n"
 
 
 def _plain(value: object) -> object:

@@ -14,7 +14,7 @@ from questlib.data import IndexArray, Tables, question_of, read_table
 from questlib.ensemble import Ensemble
 from questlib.metrics import one_row_per_question, score_predictions, spearman_by_target
 from questlib.predictions import FloatArray, MemberPredictions, read_member, write_predictions
-from questlib.run_folder import BLENDED, ENSEMBLE, SCORES, TIED, write_json
+from questlib.run_folder import BLENDED, DONE, ENSEMBLE, SCORES, TIED, fold_folder, mark_done, write_json
 from questlib.schema import ID, RARE_TARGET, TARGETS
 
 # One trained fold alone is cut into parts by question, so that nothing is scored on what it was fitted on.
@@ -53,6 +53,9 @@ class Combination:
         write_predictions(run_folder / TIED, self.tied, ids=self.ids, folds=self.folds)
         write_json(run_folder / SCORES, self.scores)
         write_json(run_folder / ENSEMBLE, self.ensemble)
+        # What is predicted with stands on these files, and on nothing else.
+        folders = [fold_folder(run_folder, *fold) for fold in _pairs(self.ensemble["folds"])]
+        mark_done(run_folder, [ENSEMBLE, *((each / DONE).relative_to(run_folder).as_posix() for each in folders)])
 
 
 def combine_members(
@@ -101,6 +104,10 @@ def combine_members(
         folds=folds,
         test=ensemble.transform({name: member.test for name, member in members.items()}, hosts=test_hosts),
     )
+
+
+def _pairs(folds: Mapping[str, Sequence[int]]) -> list[tuple[str, int]]:
+    return [(name, fold) for name, each in folds.items() for fold in each]
 
 
 def compare(train: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> tuple[float, float, int]:

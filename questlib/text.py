@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+from questlib.cache import keep_once
 from questlib.recipe import TextLayout
-from questlib.run_folder import keep_once
 from questlib.schema import TEXT_COLUMNS
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,8 @@ _INT8S, _INT32S = pa.list_(pa.int8()), pa.list_(pa.int32())
 _LISTS = {"input_ids": pa.list_(_INT32S), "token_type_ids": pa.list_(_INT8S), "kinds": _INT8S}
 _SCHEMA = pa.schema(_LISTS | {"length": pa.int32()})
 _ROWS_AT_A_TIME = 1_000
-_CACHE_FORMAT = "1"  # raised when the same text and layout begin to give other tokens
+_ENGLISH = "how do you find out what a good answer to this question is"
+_CACHE_FORMAT = "2"  # raised when the same text and layout begin to give other tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,12 +47,43 @@ class SpecialTokens:
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     """Load an encoder's tokenizer from its folder; a ValueError if it is not of the fast kind."""
-    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # what reads tokenizer.json raises nothing more special
+        raise ValueError(f"the tokenizer in {folder} must be whole, however: {error}; fetch it anew") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ValueError(
             f"the tokenizer in {folder} must be a fast one, however: {type(tokenizer)}; add tokenizer.json"
         )
     return tokenizer
+
+
+def refuse_unfit(tokenizer: PreTrainedTokenizerFast, *, folder: Path, n_embeddings: int) -> None:
+    """Refuse a tokenizer that is not the one a body was trained with: it would make noise of every text.
+
+    Args:
+        tokenizer: What `load_tokenizer` gave.
+        folder: Where it came from.
+        n_embeddings: Rows of the table of words that its ids are looked up in.
+
+    Raises:
+        ValueError: If it has no padding, ids past the table or for less than half of it, or knows no ordinary English.
+    """
+    if tokenizer.pad_token_id is None:
+        raise ValueError(f"the tokenizer in {folder} must have a padding token, however it has none; name one")
+    ids = tokenizer.get_vocab().values()
+    if max(ids, default=0) >= n_embeddings or 2 * len(ids) < n_embeddings:
+        raise ValueError(
+            f"the tokenizer in {folder} must belong to the weights, however its {len(ids)} tokens reach id "
+            f"{max(ids, default=0)} and the weights know {n_embeddings}; put the encoder's own tokenizer files there"
+        )
+    words = _tokenize([_ENGLISH], tokenizer)[0]
+    unknown = sum(word == tokenizer.unk_token_id for word in words)
+    if not words or unknown > len(words) / 5:
+        raise ValueError(
+            f"the tokenizer in {folder} must read English, however {unknown} of {len(words)} tokens of {_ENGLISH!r} "
+            "are unknown to it; put the encoder's own tokenizer files there"
+        )
 
 
 def joint_lengths(frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast) -> npt.NDArray[np.int64]:
@@ -124,7 +156,10 @@ def _join(frame: pd.DataFrame, columns: tuple[str, ...]) -> list[str]:
 
 def _tokenize(texts: list[str], tokenizer: PreTrainedTokenizerFast) -> list[list[int]]:
     # verbose=False: a text longer than the body can read is cut below, so the tokenizer's warning would mislead.
-    return tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False)["input_ids"]
+    # A special token's name in a text, such as [SEP], is a word like others.
+    return tokenizer(texts, add_special_tokens=False, truncation=False, verbose=False, split_special_tokens=True)[
+        "input_ids"
+    ]
 
 
 def find_special_tokens(tokenizer: PreTrainedTokenizerFast) -> SpecialTokens:

@@ -1,6 +1,7 @@
 import json
 import logging
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -70,7 +71,7 @@ def test_prediction_has_every_first_fold_whatever_the_limit_and_says_what_was_le
 def test_run_folder_holds_recipe_members_ensemble_and_scores(trained):
     run_folder = trained.run_folder
     assert {path.name for path in run_folder.iterdir()} == {
-        "recipe.json", "inputs.json", "members", "ensemble.json", "blended_out_of_fold.csv", "tied_out_of_fold.csv",
+        "recipe.json", "inputs.json", "members", "done.json", "ensemble.json", "blended_out_of_fold.csv", "tied_out_of_fold.csv",
         "scores.json", "timeline.json", "submission.csv", "logs",
     }  # fmt: skip
     assert Recipe.from_dict(read_json(run_folder / "recipe.json")) == trained.recipe
@@ -177,30 +178,49 @@ def test_prediction_needs_a_finished_run(tmp_path, toy_frame):
         predict_table(tmp_path, toy_frame, cache_folder=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["lexical.json", "lexical.safetensors", "recipe.json", "out_of_fold.csv"])
-def test_a_changed_byte_of_a_fold_is_refused_by_file_name(name, trained_lexical, tmp_path):
-    path = fold_folder(trained_lexical.run_folder, "lexical", 1) / name
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(bytes(content))
-    message = rf"fold-1 must hold what its run wrote, however missing or changed: \['{name}'\]"
-    with pytest.raises(ValueError, match=message):
+def files_read(run_folder: Path) -> list[Path]:
+    folds = [path for path in (run_folder / "members").rglob("*") if path.is_file()]
+    return [run_folder / "ensemble.json", run_folder / "done.json", *folds]
+
+
+def test_any_changed_byte_of_what_is_read_is_refused_by_file_name(trained_lexical, tmp_path):
+    generator = np.random.default_rng(0)
+    paths = files_read(trained_lexical.run_folder)
+    assert len(paths) >= 12
+    for path in paths:
+        whole = path.read_bytes()
+        for place in {0, len(whole) // 2, len(whole) - 1, *generator.integers(len(whole), size=20).tolist()}:
+            content = bytearray(whole)
+            content[place] ^= 1
+            path.write_bytes(bytes(content))
+            with pytest.raises(ValueError, match=f"{path.name}|must hold what its run wrote") as refused:
+                predict_table(trained_lexical.run_folder, trained_lexical.tables.test, cache_folder=tmp_path)
+            told = str(refused.value)
+            assert path.name in told or path.name == "done.json"
+        path.write_bytes(whole)
+    predict_table(trained_lexical.run_folder, trained_lexical.tables.test, cache_folder=tmp_path)
+
+
+def test_a_missing_or_an_added_file_is_refused(trained_lexical, tmp_path):
+    for path in files_read(trained_lexical.run_folder):
+        whole = path.read_bytes()
+        path.unlink()
+        with pytest.raises((ValueError, FileNotFoundError), match=path.name.replace(".", r"\.")):
+            predict_table(trained_lexical.run_folder, trained_lexical.tables.test, cache_folder=tmp_path)
+        path.write_bytes(whole)
+    (fold_folder(trained_lexical.run_folder, "lexical", 0) / "added_tokens.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"however it holds more: \['added_tokens.json'\]"):
         predict_table(trained_lexical.run_folder, trained_lexical.tables.test, cache_folder=tmp_path)
 
 
-@pytest.mark.parametrize("name", ["lexical.json", "done.json"])
-def test_a_missing_file_of_a_fold_is_refused(name, trained_lexical, tmp_path):
-    (fold_folder(trained_lexical.run_folder, "lexical", 0) / name).unlink()
-    with pytest.raises((ValueError, FileNotFoundError), match=name.replace(".", r"\.")):
-        predict_table(trained_lexical.run_folder, trained_lexical.tables.test, cache_folder=tmp_path)
-
-
-def test_a_fold_that_the_ensemble_stands_on_must_be_there(trained_lexical, tmp_path):
-    state = read_json(trained_lexical.run_folder / "ensemble.json")
-    state["folds"]["lexical"].append(2)
-    (trained_lexical.run_folder / "ensemble.json").write_text(json.dumps(state))
-    with pytest.raises(FileNotFoundError, match=r"fold-2 must be finished \(done\.json marks it\)"):
-        predict_table(trained_lexical.run_folder, trained_lexical.tables.test, cache_folder=tmp_path)
+def test_what_was_changed_on_purpose_is_read_on_request(trained_lexical, tmp_path):
+    path = trained_lexical.run_folder / "ensemble.json"
+    state = read_json(path)
+    state["ties"]["intervals"] = [[] for _ in TARGETS]
+    path.write_text(json.dumps(state))
+    table = trained_lexical.tables.test
+    changed = predict_table(trained_lexical.run_folder, table, cache_folder=tmp_path, changed_on_purpose=True)
+    assert all(len(np.unique(column)) == len(table) for column in changed.T)
 
 
 @pytest.mark.parametrize(("n_rows", "folds"), [(20, 5), (12, 2), (12, 3)])

@@ -85,6 +85,28 @@ def test_every_encoder_that_members_name_is_a_dataset_of_its_own(encoder_folder:
     assert str(tmp_path) not in str(values)
 
 
+def test_an_encoder_is_shipped_whole_and_one_that_does_not_load_is_refused(
+    encoder_folder: Path, tmp_path: Path
+) -> None:
+    from transformers import AutoModel
+
+    encoder = shutil.copytree(encoder_folder, tmp_path / "parts")
+    AutoModel.from_pretrained(encoder_folder).save_pretrained(encoder, max_shard_size="8KB")
+    (encoder / "model.safetensors").unlink()
+    overrides = {"encoder": str(encoder), "max_length": 64}
+    order = replace(order_of(str(encoder), overrides=overrides), project=project_with_wheels(tmp_path))
+    write_bundle(order, tmp_path / "out")
+    shipped = tmp_path / "out/datasets/questlib-parts"
+    assert (shipped / "model.safetensors.index.json").is_file()
+    assert len(list(shipped.glob("*.safetensors"))) > 1
+    shutil.rmtree(tmp_path / "out")
+    for path in encoder.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(ValueError, match="the tokenizer in"):
+        write_bundle(order, tmp_path / "out")
+    assert not list((tmp_path / "out").iterdir())
+
+
 def test_a_lexical_run_ships_no_encoder() -> None:
     order = order_of("roberta-base", overrides={"members": [{"name": "lexical", "kind": "lexical"}]})
     assert order.list_datasets() == ["questlib-wheels"]
@@ -115,7 +137,8 @@ def test_no_file_of_a_bundle_holds_a_path_a_machine_a_user_or_a_token(
         monkeypatch.setenv(name, value)
     project = project_with_wheels(tmp_path)
     predicting = Order(project=project, kernel="predict", owner="alice", run=trained.run_folder)
-    for order in (predicting, replace(order_of(str(encoder_folder)), project=project)):
+    training = order_of(str(encoder_folder), overrides={"encoder": str(encoder_folder), "max_length": 64})
+    for order in (predicting, replace(training, project=project)):
         write_bundle(order, tmp_path / "out")
     secrets = ["bob-the-user", "0123456789", "hf_0123", socket.gethostname(), f"{Path.home()}/", sys.prefix]
     secrets += [str(PROJECT), str(tmp_path), str(trained.run_folder)]

@@ -4,13 +4,12 @@ import pytest
 import torch
 import toy
 from torch import Tensor
-from transformers import AutoConfig, AutoModel
+from transformers import AutoModel
 
 from questlib import recipe
 from questlib.model import QuestConfig, QuestModel
 from questlib.model.heads import HEADS
 from questlib.model.poolings import POOLINGS
-from questlib.model.quest import longest_pass
 from questlib.model.quest_head import LayerMix, average_passes
 from questlib.schema import QUESTION_TARGETS
 
@@ -250,13 +249,6 @@ def test_a_recurrent_reading_is_a_pooling_that_any_head_may_follow(encoder_folde
     model = build_model(encoder_folder, pooling="lstm", head="hidden", hidden_width=8)
     assert model.head.pooling.output_width == 8
     assert isinstance(model.head.outputs[0][1], torch.nn.ReLU)
-
-
-def test_longest_pass_knows_each_familys_positions(encoder_folder):
-    assert longest_pass(AutoConfig.from_pretrained(encoder_folder)) == 80
-    roberta = AutoConfig.for_model("roberta", max_position_embeddings=514, pad_token_id=1)
-    assert longest_pass(roberta) == 512
-    assert longest_pass(toy.build_config("deberta-v2")) > 100_000
 
 
 def test_config_refuses_an_unknown_pooling_before_any_weight_is_built():

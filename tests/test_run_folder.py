@@ -7,15 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from questlib.run_folder import (
-    check_finished,
-    find_cache,
-    finished_whole,
-    keep_once,
-    read_json,
-    write_json,
-    written_whole,
-)
+from questlib.cache import find_cache, keep_once
+from questlib.run_folder import check_finished, finished_whole, read_json, write_json, written_whole
 
 
 def test_file_is_there_only_when_it_is_whole(tmp_path: Path) -> None:

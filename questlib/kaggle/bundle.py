@@ -3,7 +3,7 @@
 import shutil
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,11 @@ from questlib.attached import WHEELS
 from questlib.checks import refuse_unknown
 from questlib.inference import find_folds
 from questlib.kaggle.manifest import DATASET_METADATA, read_fingerprint, write_manifest
+from questlib.members import MEMBERS, load_member
 from questlib.parameters import TAG, override, read_parameters, read_profile, write_cell
-from questlib.pretrained import find_encoder, list_files
-from questlib.recipe import Recipe
-from questlib.run_folder import ENSEMBLE, read_json, write_json
+from questlib.pretrained import find_encoder, list_files, refuse_damaged
+from questlib.recipe import Recipe, TransformerRecipe
+from questlib.run_folder import DONE, ENSEMBLE, read_json, write_json
 
 OWNER = "OWNER"
 KERNEL_METADATA = "kernel-metadata.json"
@@ -102,6 +103,8 @@ def write_bundle(order: Order, out: Path) -> None:
             _copy_encoder(source, datasets / slug)
         if order.kernel == "predict":
             _copy_run(order.run, datasets / RUN)
+        else:
+            _try_encoders(order, datasets)
         for slug in order.list_datasets():
             if slug != WHEELS:
                 write_manifest(datasets / slug)
@@ -167,19 +170,27 @@ def _describe_dataset(folder: Path, *, owner: str) -> None:
 
 
 def _copy_encoder(source: Path, folder: Path) -> None:
-    paths = list_files(source)
-    if not any(path.suffix == ".safetensors" for path in paths):
-        held = sorted(path.name for path in source.iterdir())
-        raise ValueError(f"the encoder {source} must hold its weights as safetensors, however it holds: {held}")
+    refuse_damaged(source)
     folder.mkdir()
-    for path in paths:
+    for path in list_files(source):
         shutil.copyfile(path, folder / path.name)
+
+
+def _try_encoders(order: Order, datasets: Path) -> None:
+    # What arrives must load; a kernel would find out minutes later, and not here.
+    slugs = order.name_encoders()
+    for recipe in Recipe.from_parameters(order.choose_parameters()).members:
+        if isinstance(recipe, TransformerRecipe):
+            there = replace(recipe, encoder=str(datasets / slugs[recipe.encoder]))
+            MEMBERS[recipe.kind](there).check()
 
 
 def _copy_run(run: Path | None, folder: Path) -> None:
     if run is None or not (run / ENSEMBLE).is_file():
         raise FileNotFoundError(f"the kernel predict needs a finished run's folder, however: {run}; name one with RUN=")
     folder.mkdir()
-    shutil.copyfile(run / ENSEMBLE, folder / ENSEMBLE)
+    for name in (ENSEMBLE, DONE):
+        shutil.copyfile(run / name, folder / name)
     for fold in (fold for folds in find_folds(run).values() for fold in folds):
         shutil.copytree(fold, folder / fold.relative_to(run))
+        load_member(folder / fold.relative_to(run))

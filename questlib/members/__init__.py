@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from questlib.cache import CACHE
 from questlib.members.base import Member
 from questlib.members.lexical import LexicalMember
 from questlib.members.transformer import TransformerMember
 from questlib.recipe import read_member
-from questlib.run_folder import CACHE, RECIPE, read_json
+from questlib.run_folder import RECIPE, read_json
 
 MEMBERS: dict[str, type[Member]] = {"transformer": TransformerMember, "lexical": LexicalMember}
 

@@ -8,11 +8,12 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
+from questlib.cache import CACHE, find_cache
 from questlib.data import IndexArray, fill_nulls
 from questlib.plan import WHOLE, Share, Speed
 from questlib.ranks import FloatArray
 from questlib.recipe import read_member
-from questlib.run_folder import CACHE, RECIPE, find_cache, read_json, write_json
+from questlib.run_folder import RECIPE, read_json, write_json
 from questlib.schema import INPUT_COLUMNS, QUESTION, TARGETS
 from questlib.typed_json import write_typed
 

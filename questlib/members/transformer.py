@@ -17,16 +17,17 @@ from questlib.data import IndexArray, fill_nulls, hold_out_questions, question_o
 from questlib.devices import keep_precision, pick_device, pick_precision
 from questlib.members.base import FloatArray, Member
 from questlib.metadata import MetadataEncoder
+from questlib.model.longest import longest_pass
 from questlib.model.prediction import predict
-from questlib.model.quest import QuestModel, longest_pass
+from questlib.model.quest import QuestModel
 from questlib.plan import Speed
-from questlib.pretrained import find_encoder
+from questlib.pretrained import find_encoder, refuse_damaged
 from questlib.processes import find_launched
 from questlib.recipe import TransformerRecipe
 from questlib.run_folder import read_json, write_json
 from questlib.schema import TARGETS
 from questlib.targets import RankScale, weigh_by_spread
-from questlib.text import PASSES, encode_passes, load_tokenizer
+from questlib.text import PASSES, encode_passes, load_tokenizer, refuse_unfit
 from questlib.training.checkpoint import Checkpoints
 from questlib.training.kinds.base import match_parameters
 from questlib.training.speed import measure_speed
@@ -71,7 +72,9 @@ class TransformerMember(Member):
 
     def _begin(self, encoder_folder: Path, *, metadata_width: int) -> QuestModel:
         n_kinds, options = len(PASSES[self.recipe.layout.layout]), asdict(self.recipe.model)
-        return QuestModel.from_encoder(encoder_folder, n_kinds=n_kinds, metadata_width=metadata_width, **options)
+        model = QuestModel.from_encoder(encoder_folder, n_kinds=n_kinds, metadata_width=metadata_width, **options)
+        refuse_unfit(self._tokenizer, folder=encoder_folder, n_embeddings=_count_embeddings(model))
+        return model
 
     def measure(self, frame: pd.DataFrame, *, rows: IndexArray) -> Speed:
         """Train for a few steps and predict a few rows; what was learned is thrown away."""
@@ -161,7 +164,8 @@ class TransformerMember(Member):
         self.precision = state["precision"]
         self._metadata = MetadataEncoder.from_json(json.dumps(state["metadata"]))
         self._tokenizer = load_tokenizer(folder / _TOKENIZER)
-        self._model = QuestModel.from_pretrained(folder, use_safetensors=True)
+        self._model = QuestModel.from_pretrained(folder)
+        refuse_unfit(self._tokenizer, folder=folder / _TOKENIZER, n_embeddings=_count_embeddings(self._model))
 
     @property
     def _collator(self) -> PassCollator:
@@ -193,10 +197,16 @@ class TransformerMember(Member):
         return _ReadTable(passes=rows.passes, states=states)
 
 
+def _count_embeddings(model: QuestModel) -> int:
+    return len(model.body.get_input_embeddings().weight)
+
+
 def find_long_enough(recipe: TransformerRecipe) -> Path:
     """Find the folder of a member's encoder; one that is not here, or reads shorter passes, is refused."""
     folder = find_encoder(recipe.encoder)
-    limit = longest_pass(AutoConfig.from_pretrained(folder, trust_remote_code=False))
+    refuse_damaged(folder)
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    limit = longest_pass(config, at_most=recipe.layout.max_length)
     if recipe.layout.max_length > limit:
         raise ValueError(
             f"max_length of member {recipe.name!r} must not exceed what the encoder {recipe.encoder} reads, "

@@ -12,14 +12,13 @@ from transformers.utils import ModelOutput
 
 from questlib.checks import refuse_unknown
 from questlib.cpu.attention import attend_by_pass, read_first_alone, split_by_length
+from questlib.model.body import NotRead, begin_anew, read_body, refuse_other_weights, refuse_silent
 from questlib.model.halves import BodyHalves, layers_of
 from questlib.model.losses import LOSSES
 from questlib.model.quest_head import QuestHead
 from questlib.recipe import ModelOptions
 from questlib.schema import TARGETS
 
-# Families that count positions from past the padding's id (MPNet from 2, whatever its padding), so some are never used.
-_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet")
 # Facts about where the encoder was loaded from, which a run folder that travels must not carry.
 _NOT_KEPT = ("_name_or_path", "transformers_version", "dtype")
 # Families name them differently.
@@ -124,20 +123,29 @@ class QuestModel(PreTrainedModel):
         body = {name: value for name, value in body_config.to_diff_dict().items() if name not in _NOT_KEPT}
         model = cls(QuestConfig(body=body, **options))
         # Some encoders are published in 16 bits; weights are trained in 32 and computed in what the device does best.
-        model.body = AutoModel.from_pretrained(
-            folder, config=body_config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False
-        )
+        model.body = read_body(folder, body_config)
         if model.config.reset_layers:
             for layer in layers_of(model.body)[-model.config.reset_layers :]:
-                _begin_anew(layer, model.body)
+                begin_anew(layer, model.body)
         model._prepare_body()
+        refuse_silent(model.body)
         if model.halves is not None:
             model.halves.refuse_unlike()
         return model
 
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *given: Any, **options: Any) -> Self:  # type: ignore[override]  # noqa: ANN401
+        """Read what `save_pretrained` wrote: safetensors, in which every weight must be, and no other."""
+        asked = options | {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
+        read: Any = super().from_pretrained(folder, *given, **asked)
+        model, found = read
+        refuse_other_weights(folder, missing=found["missing_keys"], unknown=found["unexpected_keys"])
+        return model
+
     def _prepare_body(self) -> None:
         if getattr(self.body, "pooler", None) is not None:
-            setattr(self.body, "pooler", None)  # noqa: B010  trained on another task, never read; mypy: a module
+            # Trained on another task, and never read; some families go through it all the same.
+            setattr(self.body, "pooler", NotRead())  # noqa: B010  mypy: a module
         attend_by_pass(self.body)
         if self.head.pooling.reads_first_only and self.head.mix.n_layers == 1:
             read_first_alone(self.body)
@@ -274,19 +282,3 @@ class QuestModel(PreTrainedModel):
         # Bodies that know one type of tokens take none.
         has_types = getattr(self.body.config, "type_vocab_size", 0) > 1
         return {name: each for name, each in tokens.items() if has_types or name != "token_type_ids"}
-
-
-def _begin_anew(layer: nn.Module, body: PreTrainedModel) -> None:
-    for weight in layer.parameters():
-        setattr(weight, "_is_hf_initialized", False)  # noqa: B010  read from a file, it would be left as it is
-    layer.apply(body._init_weights)
-
-
-def longest_pass(body_config: PretrainedConfig) -> int:
-    """Tell how many tokens a body's positions reach: the greatest `max_length`; very large where they are relative."""
-    positions = getattr(body_config, "max_position_embeddings", None)
-    if positions is None or not getattr(body_config, "position_biased_input", True):
-        return 1_000_000
-    if body_config.model_type in _OFFSET_POSITIONS:
-        return positions - max(body_config.pad_token_id or 0, 1) - 1
-    return positions

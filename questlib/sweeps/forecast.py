@@ -8,10 +8,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from questlib.cache import CACHE
 from questlib.data import Tables
 from questlib.folds import list_tasks
 from questlib.recipe import MemberRecipe, Recipe, TransformerRecipe
-from questlib.run_folder import CACHE
 from questlib.sweeps.definition import Sweep, describe, name_of
 from questlib.tasks import measure_fold
 from questlib.typed_json import write_typed

@@ -8,9 +8,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from questlib.batches import PassCollator, QuestRows, tokens_of
+from questlib.cache import keep_once
 from questlib.model.prediction import visit_batches
 from questlib.model.quest import QuestModel
-from questlib.run_folder import keep_once
 from questlib.training.kept import hash_work, open_array, take_room
 
 logger = logging.getLogger(__name__)

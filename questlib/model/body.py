@@ -1,0 +1,77 @@
+"""An encoder's body: its weights read, and refused where they are not its own."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+
+_N_TOKENS = 8  # of a pass that a body is tried with
+
+
+class NotRead(nn.Module):
+    """Stands where a body pools tokens for another task."""
+
+    def forward(self, states: Tensor, *_: object, **__: object) -> Tensor:
+        """Let states through."""
+        return states
+
+
+def read_body(folder: Path, body_config: PretrainedConfig) -> PreTrainedModel:
+    """Read a body's weights, in 32-bit floats, from safetensors; all of them must be there under their own names."""
+    try:
+        body, found = AutoModel.from_pretrained(
+            folder, config=body_config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True,
+        )  # fmt: skip
+    except RuntimeError as error:  # of another shape than the configuration says
+        told = str(error).strip().split("\n")[-1]
+        raise ValueError(
+            f"the weights in {folder} must fit its config.json, however they do not: {told}; fetch it anew"
+        ) from error
+    missing = [name for name in found["missing_keys"] if not name.startswith("pooler.")]  # of which none is read
+    refuse_other_weights(folder, missing=missing, unknown=found["unexpected_keys"] if missing else ())
+    return body
+
+
+def refuse_other_weights(folder: str | Path, *, missing: Iterable[str], unknown: Iterable[str]) -> None:
+    """Refuse weights of which some are missing, or have names that their model does not know."""
+    missing, unknown = sorted(missing), sorted(unknown)
+    if missing or unknown:
+        raise ValueError(
+            f"the weights in {folder} must be those of its model by name, however {len(missing)} are missing, such as "
+            f"{missing[:3]}, and {len(unknown)} are of other names, such as {unknown[:3]}; save the plain model anew, "
+            "without what was wrapped round it"
+        )
+
+
+@torch.no_grad()
+def refuse_silent(body: PreTrainedModel) -> None:
+    """Refuse a body that does not make a vector of each token out of ids and a mask alone, asked before training."""
+    was_training = body.training
+    body.eval()
+    ids = torch.arange(body.config.vocab_size - _N_TOKENS, body.config.vocab_size, device=body.device)[None]
+    try:
+        states = body(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        width = states.shape[-1]
+    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"an encoder must make a vector of each token, however {body.config.model_type} does not: {error}; "
+            "choose a plain encoder of text"
+        ) from error
+    finally:
+        body.train(was_training)
+    # Where the last layer reads the first token alone, it makes one vector.
+    if states.shape[:2] not in (ids.shape, (1, 1)) or width != body.config.hidden_size:
+        raise ValueError(
+            f"an encoder must make a vector of each token, however {body.config.model_type} makes "
+            f"{tuple(states.shape)} of {tuple(ids.shape)} tokens; choose a plain encoder of text"
+        )
+
+
+def begin_anew(layer: nn.Module, body: PreTrainedModel) -> None:
+    """Draw the weights of a layer as those of a new body."""
+    for weight in layer.parameters():
+        setattr(weight, "_is_hf_initialized", False)  # noqa: B010  read from a file, it would be left as it is
+    layer.apply(body._init_weights)

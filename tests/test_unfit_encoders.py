@@ -1,0 +1,236 @@
+"""An encoder that is not what it seems is refused in words, or read right, before anything is trained."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import toy
+from safetensors.torch import load_file, save_file
+from transformers import AutoConfig, AutoModel, PretrainedConfig
+
+from questlib.batches import PassCollator
+from questlib.members import TransformerMember
+from questlib.model import QuestModel
+from questlib.model.longest import longest_pass
+from questlib.model.prediction import predict
+from questlib.recipe import TextLayout
+from questlib.schema import TEXT_COLUMNS
+from questlib.text import encode_passes, load_tokenizer
+
+WEIGHTS = "model.safetensors"
+
+
+@pytest.fixture
+def folder(encoder_folder, tmp_path) -> Path:
+    """An encoder of one's own, to spoil."""
+    return shutil.copytree(encoder_folder, tmp_path / "spoilt")
+
+
+def check(folder: Path) -> None:
+    TransformerMember(toy.build_recipe(folder), cache_folder=folder.parent / "cache").check()
+
+
+def rename_weights(folder: Path, rename) -> None:  # noqa: ANN001
+    weights = {rename(name): each for name, each in load_file(folder / WEIGHTS).items()}
+    save_file({name: each for name, each in weights.items() if name}, folder / WEIGHTS, metadata={"format": "pt"})
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "_orig_mod.module.", "base_model.model."])
+def test_weights_of_other_names_are_refused_with_those_that_are_missing_and_those_found(prefix, folder):
+    rename_weights(folder, lambda name: prefix + name)
+    with pytest.raises(ValueError, match=rf"are missing, such as .* are of other names, such as \['{prefix}"):
+        check(folder)
+
+
+def test_weights_of_a_task_models_own_prefix_are_read(folder, encoder_folder):
+    rename_weights(folder, lambda name: f"bert.{name}")
+    check(folder)
+    one, other = (QuestModel.from_encoder(each, n_kinds=2) for each in (folder, encoder_folder))
+    for name, weight in other.body.named_parameters():
+        assert torch.equal(weight, one.body.get_parameter(name))
+
+
+@pytest.mark.parametrize("gone", ["encoder.layer.1.", "embeddings.LayerNorm", "encoder.layer.0.output.dense.bias"])
+def test_weights_of_which_some_are_missing_are_refused(gone, folder):
+    rename_weights(folder, lambda name: "" if gone in name else name)
+    with pytest.raises(ValueError, match=rf"are missing, such as \['{gone}"):
+        check(folder)
+
+
+def test_a_pooler_may_be_missing_because_it_is_not_read(folder):
+    rename_weights(folder, lambda name: "" if name.startswith("pooler.") else name)
+    check(folder)
+
+
+def test_weights_of_another_width_are_refused(folder):
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 64}))
+    with pytest.raises(ValueError, match=r"must fit its config.json"):
+        check(folder)
+
+
+def test_trained_weights_are_read_as_strictly(model, rows, tmp_path):
+    model.save_pretrained(tmp_path)
+    rename_weights(tmp_path, lambda name: "" if "layer.1.output" in name else name)
+    with pytest.raises(ValueError, match="are missing, such as"):
+        QuestModel.from_pretrained(tmp_path)
+    torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
+    (tmp_path / WEIGHTS).unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        QuestModel.from_pretrained(tmp_path)
+
+
+def test_a_folder_without_tokenizer_files_is_refused(folder):
+    for path in (*folder.glob("tokenizer*"), *folder.glob("special*"), *folder.glob("vocab*")):
+        path.unlink()
+    with pytest.raises(ValueError, match=r"the tokenizer in .* must "):
+        check(folder)
+
+
+def spoil_vocabulary(folder: Path, change) -> None:  # noqa: ANN001
+    content = json.loads((folder / "tokenizer.json").read_text())
+    change(content)
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+
+
+def cut_words(content: dict) -> None:
+    words = content["model"]["vocab"]
+    content["model"]["vocab"] = {word: number for word, number in words.items() if number < 8}
+
+
+def replace_words(content: dict) -> None:
+    words = content["model"]["vocab"]
+    content["model"]["vocab"] = {word if number < 4 else f"\u4e00{number}": number for word, number in words.items()}
+
+
+def add_words(content: dict) -> None:
+    content["model"]["vocab"] |= {f"word{number}": 200 + number for number in range(20)}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [(cut_words, "must belong to the weights"), (replace_words, "must read English"), (add_words, "reach id 219")],
+)
+def test_a_tokenizer_of_another_encoder_is_refused(change, message, folder):
+    spoil_vocabulary(folder, change)
+    with pytest.raises(ValueError, match=message):
+        check(folder)
+
+
+def test_a_tokenizer_without_padding_is_refused(folder):
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        if (folder / name).is_file():
+            content = json.loads((folder / name).read_text())
+            content.pop("pad_token", None)
+            (folder / name).write_text(json.dumps(content))
+    assert load_tokenizer(folder).pad_token_id is None
+    with pytest.raises(ValueError, match="must have a padding token"):
+        check(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json", WEIGHTS])
+@pytest.mark.parametrize("content", ["half", "pointer", "empty"])
+def test_a_damaged_file_is_named(name, content, folder):
+    whole = (folder / name).read_bytes()
+    pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 90888945\n"
+    (folder / name).write_bytes({"half": whole[: len(whole) // 2], "pointer": pointer, "empty": b""}[content])
+    with pytest.raises(ValueError, match=rf"{name} must be whole, however"):
+        check(folder)
+
+
+def shard(folder: Path) -> None:
+    AutoModel.from_pretrained(folder).save_pretrained(folder / "parts", max_shard_size="8KB")
+    (folder / WEIGHTS).unlink()
+    for path in (folder / "parts").glob("*.safetensors*"):
+        path.rename(folder / path.name)
+    shutil.rmtree(folder / "parts")
+
+
+def test_an_encoder_in_parts_is_read_whole(folder):
+    shard(folder)
+    assert len(list(folder.glob("*.safetensors"))) > 2
+    check(folder)
+
+
+def test_parts_without_their_index_or_an_index_without_its_parts_are_refused(folder):
+    shard(folder)
+    index = folder / f"{WEIGHTS}.index.json"
+    kept = index.read_text()
+    index.unlink()
+    with pytest.raises(FileNotFoundError, match=r"must hold model.safetensors, or model.safetensors.index.json beside"):
+        check(folder)
+    index.write_text(kept)
+    part = sorted(folder.glob("*.safetensors"))[1]
+    part.unlink()
+    with pytest.raises(FileNotFoundError, match=rf"however \['{part.name}'\] is missing"):
+        check(folder)
+
+
+# Families that take ids and a mask alone, with what their tiny configuration needs beside the common names.
+TINY = {
+    "vocab_size": 94, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32,
+    "max_position_embeddings": 80, "pad_token_id": 1,
+}  # fmt: skip
+POSITIONS = {  # family: (configuration, tokens that it reads)
+    "bert": ({}, 80),
+    "roberta": ({}, 78),
+    "roberta-prelayernorm": ({}, 78),
+    "xlm-roberta": ({}, 78),
+    "xlm-roberta-xl": ({}, 78),
+    "camembert": ({}, 78),
+    "data2vec-text": ({}, 78),
+    "mpnet": ({}, 78),
+    "longformer": ({"attention_window": [4, 4]}, 78),
+    "electra": ({"embedding_size": 8}, 80),
+    "albert": ({"embedding_size": 8}, 80),
+    "ernie": ({}, 80),
+    "rembert": ({"input_embedding_size": 16}, 80),
+    "layoutlm": ({}, 80),
+    "squeezebert": ({f"{name}_groups": 1 for name in "qkv"} | {"intermediate_groups": 1, "embedding_size": 16}, 80),
+    "xlnet": ({"d_model": 16, "n_layer": 2, "n_head": 2, "d_inner": 32}, 500),
+    "deberta-v2": (toy._NAMES["deberta-v2"], 500),
+    "nystromformer": ({"num_landmarks": 4, "segment_means_seq_len": 4}, 80),
+    "mobilebert": ({"intra_bottleneck_size": 8, "embedding_size": 8, "num_feedforward_networks": 1}, 80),
+    "convbert": ({"embedding_size": 16, "head_ratio": 1}, 80),
+}  # fmt: skip
+
+
+def build(family: str) -> PretrainedConfig:
+    common = {name: value for name, value in TINY.items() if family != "xlnet" or "position" not in name}
+    return AutoConfig.for_model(family, **common | POSITIONS[family][0])
+
+
+@pytest.mark.parametrize("family", POSITIONS)
+def test_a_body_is_asked_how_long_a_pass_it_reads(family):
+    assert longest_pass(build(family), at_most=500) == POSITIONS[family][1]
+    assert longest_pass(build(family), at_most=33) == 33
+
+
+@pytest.mark.parametrize("family", POSITIONS)
+def test_every_family_reads_passes_of_its_greatest_length_or_is_refused_in_words(family, tmp_path, rows):
+    torch.manual_seed(0)
+    AutoModel.from_config(build(family)).save_pretrained(tmp_path)
+    model = QuestModel.from_encoder(tmp_path, n_kinds=2, metadata_width=rows.metadata.shape[1])
+    predicted = predict(model, rows, PassCollator(pad_token_id=1), batch_size=4, precision="fp32")
+    assert np.isfinite(predicted).all()
+    ids = torch.full((1, min(POSITIONS[family][1], 100)), 5)
+    assert torch.isfinite(model.pool_passes(input_ids=ids, attention_mask=torch.ones_like(ids))).all()
+
+
+@pytest.mark.parametrize("family", ["t5", "bart", "clip", "vit", "wav2vec2", "whisper"])
+def test_what_is_no_plain_encoder_of_text_is_refused_in_words(family, folder):
+    AutoConfig.for_model(family).save_pretrained(folder)
+    with pytest.raises(ValueError, match=r"encoder|must"):
+        check(folder)
+
+
+def test_special_words_in_a_text_are_words(folder, tmp_path):
+    tokenizer = load_tokenizer(folder)
+    frame = pd.DataFrame(dict.fromkeys(TEXT_COLUMNS, ["why [SEP] is [PAD] the [CLS] title"]))
+    [row] = encode_passes(frame, tokenizer, TextLayout(max_length=64), cache_folder=tmp_path)
+    for ids in row["input_ids"]:
+        assert [ids.count(tokenizer.convert_tokens_to_ids(word)) for word in ("[CLS]", "[SEP]", "[PAD]")] == [1, 2, 0]
