@@ -35,6 +35,7 @@ encoder: install  ## Install a larger encoder, of which a name is then enough: N
 	$(VENV)/python -m questlib.encoder_parts '$(NAME)'
 
 run: install  ## Train and predict: DATA=folder PROFILE=name OUT=folder ARGS="-p name value"
+	$(VENV)/python -m questlib.encoder_parts --of '$(PROFILE)'
 	$(VENV)/python -m questlib run --data '$(DATA)' --profile '$(PROFILE)' $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 sweep: install  ## Run many trials: SWEEP=sweeps/name.yaml DATA=folder WORKERS=n STORAGE=url OUT=folder ARGS=--plan

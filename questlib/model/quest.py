@@ -24,7 +24,7 @@ _NOT_KEPT = ("_name_or_path", "transformers_version", "dtype")
 # Families name them differently.
 _DROPOUTS = {
     "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
-    "hidden_dropout": ("hidden_dropout_prob", "hidden_dropout", "dropout", "mlp_dropout"),
+    "hidden_dropout": ("hidden_dropout_prob", "hidden_dropout", "dropout"),
 }
 _OPTIONS = tuple(each.name for each in fields(ModelOptions))
 
