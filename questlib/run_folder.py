@@ -5,7 +5,9 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -151,12 +153,12 @@ def finished_whole(folder: Path) -> Iterator[Path]:
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
     with told_when_full(folder):
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f"{UNFINISHED}{folder.name}-"))
+        temporary = _name_unfinished(folder)
+        temporary.mkdir()
     try:
         with told_when_full(folder):
             yield temporary
         mark_done(temporary, _list_names(temporary))
-        temporary.chmod(0o755)  # mkdtemp makes it private, yet a run folder is to be read
         if folder.exists():
             folder.replace(temporary.with_name(f"{temporary.name}-before"))
         temporary.replace(folder)
@@ -215,30 +217,52 @@ def refuse_unwritable(path: Path) -> None:
     """Refuse a file that could not be written, before what it is to hold is computed."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} must be a file to write, however it is a folder; name a file in it")
+    if is_stream(path):
+        return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     with told_when_full(path), tempfile.NamedTemporaryFile(dir=path.parent, prefix=UNFINISHED):
         pass
+
+
+def is_stream(path: Path) -> bool:
+    """Tell whether a path is a pipe or a device, such as /dev/stdout: written to, and never replaced by a file."""
+    return path.exists() and (not (path.is_file() or path.is_dir()) or path.is_relative_to("/dev"))
 
 
 @contextmanager
 def written_whole(path: Path, *, size: int | None = None) -> Iterator[Path]:
     """Yield a temporary path beside the wanted one and rename it at the end, so that readers never see half a file.
 
-    The folder is created. On an error nothing is left behind, and what lay at `path` before stays. `size` is what will
-    be written, in bytes, where that is known.
+    The folder is created. On an error nothing is left behind, and what lay at `path` before stays. A link stays one,
+    and so do the rights of a file that is replaced; a pipe or device is written to at the end. `size` is what will be
+    written, in bytes, where that is known.
     """
+    if is_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            yield Path(folder) / path.name
+            with (Path(folder) / path.name).open("rb") as content, path.open("wb") as stream:
+                shutil.copyfileobj(content, stream)
+        return
+    path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _name_unfinished(path)
     with told_when_full(path, size=size):
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{UNFINISHED}{path.name}-")
-    os.close(handle)
-    temporary = Path(name)
+        temporary.touch(exist_ok=False)
+    mode = stat.S_IMODE((path if path.exists() else temporary).stat().st_mode)
     try:
         with told_when_full(path, size=size):
             yield temporary
-        temporary.chmod(0o644)  # mkstemp makes it private, yet a run folder is to be read
+        temporary.chmod(mode)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _name_unfinished(path: Path) -> Path:
+    # Short, because a file system takes no more than 255 bytes, and the wanted name may have as many.
+    begin = path.name.encode()[:64].decode(errors="ignore")
+    return path.with_name(f"{UNFINISHED}{begin}-{secrets.token_hex(4)}")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -71,8 +71,8 @@ def test_prediction_has_every_first_fold_whatever_the_limit_and_says_what_was_le
 def test_run_folder_holds_recipe_members_ensemble_and_scores(trained):
     run_folder = trained.run_folder
     assert {path.name for path in run_folder.iterdir()} == {
-        "recipe.json", "inputs.json", "members", "done.json", "ensemble.json", "blended_out_of_fold.csv", "tied_out_of_fold.csv",
-        "scores.json", "timeline.json", "submission.csv", "logs",
+        "recipe.json", "inputs.json", "members", "done.json", "ensemble.json", "blended_out_of_fold.csv",
+        "tied_out_of_fold.csv", "scores.json", "timeline.json", "submission.csv", "logs",
     }  # fmt: skip
     assert Recipe.from_dict(read_json(run_folder / "recipe.json")) == trained.recipe
     common = {"recipe.json", "out_of_fold.csv", "test_predictions.csv", "history.json", "done.json"}

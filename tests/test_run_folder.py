@@ -1,5 +1,8 @@
 import json
+import os
 import stat
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,7 +11,7 @@ import numpy as np
 import pytest
 
 from questlib.cache import find_cache, keep_once
-from questlib.run_folder import check_finished, finished_whole, read_json, write_json, written_whole
+from questlib.run_folder import check_finished, finished_whole, read_json, write_json, write_text, written_whole
 
 
 def test_file_is_there_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -134,3 +137,56 @@ def test_cache_that_cannot_be_written_moves_to_one_of_the_users_own(
     own = find_cache(tmp_path / "file" / "cache")
     assert own.parent == tmp_path / "temporary"
     assert f"the cache {tmp_path / 'file' / 'cache'} cannot be written" in caplog.text
+
+
+def test_a_link_stays_a_link_and_what_it_leads_to_is_written(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    link = tmp_path / "link.txt"
+    link.symlink_to(tmp_path / "far/file.txt")
+    for text in ("new", "replaced"):
+        write_text(link, text)
+        assert link.is_symlink()
+        assert (tmp_path / "far/file.txt").read_text() == text
+    assert [path.name for path in (tmp_path / "far").iterdir()] == ["file.txt"]
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_text)
+        write_text(pipe, "through")
+    assert read.result() == "through"
+    assert pipe.is_fifo()
+
+
+def test_the_output_of_a_command_may_be_what_is_written_to(tmp_path: Path) -> None:
+    code = (
+        "from pathlib import Path; from questlib.run_folder import write_text; write_text(Path('/dev/stdout'), 'told')"
+    )
+    piped = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert piped.stdout == "told"
+    with (tmp_path / "out").open("w") as out:
+        subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
+    assert (tmp_path / "out").read_text() == "told"
+
+
+def test_rights_follow_the_umask_and_those_of_a_file_that_is_replaced_stay(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_text(tmp_path / "file", "new")
+        with finished_whole(tmp_path / "folder") as folder:
+            (folder / "file").write_text("in it")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o640
+    assert stat.S_IMODE((tmp_path / "folder").stat().st_mode) == 0o750
+    (tmp_path / "file").chmod(0o604)
+    write_text(tmp_path / "file", "replaced")
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == 0o604
+
+
+@pytest.mark.parametrize("name", ["a" * 255, "\u00e9" * 127, "\u4e00" * 85])
+def test_names_as_long_as_a_file_system_takes_are_written(tmp_path: Path, name: str) -> None:
+    write_text(tmp_path / name, "whole")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
