@@ -21,6 +21,10 @@ class QuestRows(Dataset):
         metadata: Shape (n_chosen, metadata_width).
         targets: Ratings, shape (n_chosen, 30), or None.
         rows: Which rows of `passes` are meant, shape (n_chosen,); all where None.
+
+    Attributes:
+        lengths: Tokens of each row, (n_chosen,).
+        first_texts: Names of the rows' first passes, (n_chosen,): equal where a question has several answers.
     """
 
     def __init__(
@@ -35,6 +39,7 @@ class QuestRows(Dataset):
         self.metadata = metadata
         self.targets = None if targets is None else targets.astype(np.float32)
         self.lengths = np.asarray(self.passes["length"], dtype=np.int64)
+        self.first_texts = np.array([texts[0] for texts in self.passes["texts"]], dtype=np.int64)
         if not len(self.passes) == len(metadata) == len(metadata if targets is None else targets):
             raise ValueError(f"passes, metadata and targets must agree, however: {len(self.passes)=}, {len(metadata)=}")
 
@@ -67,6 +72,7 @@ class PassCollator:
         if "vectors" in items[0]:
             batch["vectors"] = torch.from_numpy(np.concatenate([item["vectors"] for item in items]))
         else:
+            batch["texts"] = torch.tensor([text for item in items for text in item["texts"]])
             batch |= self._pad_states(items) if "states" in items[0] else self._pad(items)
         if "labels" in items[0]:
             batch["labels"] = torch.from_numpy(np.stack([item["labels"] for item in items]))
@@ -97,28 +103,32 @@ def _mask(lengths: Tensor) -> Tensor:
 
 def tokens_of(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give what of a batch `QuestModel.pool_passes` reads."""
-    names = ("input_ids", "attention_mask", "token_type_ids", "states")
+    names = ("input_ids", "attention_mask", "token_type_ids", "states", "texts")
     return {name: batch[name] for name in names if name in batch}
 
 
 class LengthBatchSampler(Sampler[list[int]]):
-    """Shuffle rows every epoch, yet put rows of like length, in tokens, into one batch, so that little is padded."""
+    """Shuffle rows every epoch, yet put rows of like length, in tokens, into one batch, so that little is padded.
 
-    def __init__(self, lengths: npt.NDArray[np.int64], *, batch_size: int, seed: int) -> None:
-        self.lengths = lengths
+    Rows that share their first pass stay together, so that it is read once for them all.
+    """
+
+    def __init__(self, rows: QuestRows, *, batch_size: int, seed: int) -> None:
+        _, self._group = np.unique(rows.first_texts, return_inverse=True)
+        self._lengths = np.bincount(self._group, rows.lengths) / np.bincount(self._group)  # of a group, on average
         self.batch_size = batch_size
         self.drop_last = False  # accelerate asks where it shares a batch among processes
         self._generator = np.random.default_rng(seed)
 
     def __len__(self) -> int:
-        return -(-len(self.lengths) // self.batch_size)
+        return -(-len(self._group) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self._generator.permutation(len(self.lengths))
+        order = self._generator.permutation(len(self._lengths))[self._group].argsort(kind="stable")
         stretch = self.batch_size * _BATCHES_PER_STRETCH
         batches = []
         for start in range(0, len(order), stretch):
             rows = order[start : start + stretch]
-            rows = rows[np.argsort(-self.lengths[rows], kind="stable")]
+            rows = rows[np.argsort(-self._lengths[self._group[rows]], kind="stable")]
             batches += [rows[at : at + self.batch_size].tolist() for at in range(0, len(rows), self.batch_size)]
         yield from (batches[i] for i in self._generator.permutation(len(batches)))

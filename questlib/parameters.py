@@ -6,6 +6,7 @@ overrides the seed for one member, `target_weights.answer_helpful` is a key of a
 
 import ast
 import json
+import math
 import re
 from collections.abc import Mapping
 from copy import deepcopy
@@ -30,7 +31,17 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
 
 def read_cell(source: str) -> dict[str, Any]:
     """Read the source of a parameters cell; see `read_parameters`."""
-    return {name: ast.literal_eval(value) for name, value in _find_values(source).items()}
+    values = {name: ast.literal_eval(value) for name, value in _find_values(source).items()}
+    # What is declared a float may have halves, also where its default is whole.
+    declared = {each.target.id for each in ast.parse(source).body if _is_declared(each, kind="float")}  # type: ignore[attr-defined]
+    return {name: float(value) if name in declared else value for name, value in values.items()}
+
+
+def _is_declared(statement: ast.stmt, *, kind: str) -> bool:
+    match statement:
+        case ast.AnnAssign(target=ast.Name(), annotation=ast.Name(id=annotation), value=ast.expr()):
+            return annotation == kind
+    return False
 
 
 def write_cell(source: str, values: Mapping[str, Any]) -> str:
@@ -125,6 +136,8 @@ def override(defaults: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[s
         kind = type(defaults[name])
         if type(value) is not kind and not (kind is float and type(value) is int):
             raise TypeError(f"parameter {name} must be of type {kind.__name__}, however: {value!r}")
+        if kind is float and not math.isfinite(value):
+            raise ValueError(f"parameter {name} must be a finite number, however: {value!r}")
     return values
 
 

@@ -25,7 +25,7 @@ PASSES: dict[str, tuple[tuple[str, ...], ...]] = {
 }
 _INT8S, _INT32S = pa.list_(pa.int8()), pa.list_(pa.int32())
 _LISTS = {"input_ids": pa.list_(_INT32S), "token_type_ids": pa.list_(_INT8S), "kinds": _INT8S}
-_SCHEMA = pa.schema(_LISTS | {"length": pa.int32()})
+_SCHEMA = pa.schema(_LISTS | {"texts": pa.list_(pa.int64()), "length": pa.int32()})
 _ROWS_AT_A_TIME = 1_000
 _ENGLISH = "how do you find out what a good answer to this question is"
 _CACHE_FORMAT = "2"  # raised when the same text and layout begin to give other tokens
@@ -106,8 +106,8 @@ def encode_passes(
 ) -> datasets.Dataset:
     """Tokenise a table with nulls filled into passes, memory-mapped from an Arrow file per text, tokenizer and layout.
 
-    Each row of the frame gives one row: `input_ids` and `token_type_ids` (a list per pass), `kinds` (one per pass) and
-    `length` (tokens of all passes).
+    Each row of the frame gives one row: `input_ids` and `token_type_ids` (a list per pass), `kinds` and `texts` (one
+    per pass; the latter are equal where the passes are) and `length` (tokens of all passes).
     """
     key = hashlib.sha256(_CACHE_FORMAT.encode())
     key.update(pd.util.hash_pandas_object(frame[list(TEXT_COLUMNS)], index=False).to_numpy().tobytes())
@@ -137,7 +137,9 @@ def _write_passes(path: Path, frame: pd.DataFrame, tokenizer: PreTrainedTokenize
 def _encode_rows(
     frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, layout: TextLayout, special: SpecialTokens
 ) -> list[dict]:
-    rows: list[dict] = [{"input_ids": [], "token_type_ids": [], "kinds": [], "length": 0} for _ in range(len(frame))]
+    rows: list[dict] = [
+        {"input_ids": [], "token_type_ids": [], "kinds": [], "texts": [], "length": 0} for _ in range(len(frame))
+    ]
     for kind, columns in enumerate(PASSES[layout.layout]):
         texts = [_join(frame, columns)] if layout.separator == "space" else [frame[name].tolist() for name in columns]
         tokens = [_tokenize(column, tokenizer) for column in texts]
@@ -146,8 +148,15 @@ def _encode_rows(
                 row["input_ids"].append(ids)
                 row["token_type_ids"].append(types)
                 row["kinds"].append(kind)
+                row["texts"].append(_name_text(ids))
                 row["length"] += len(ids)
     return rows
+
+
+def _name_text(ids: list[int]) -> int:
+    # A number of 64 bits: passes that say the same have the same, and no others.
+    digest = hashlib.blake2b(np.asarray(ids, dtype=np.int32).tobytes(), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
 
 
 def _join(frame: pd.DataFrame, columns: tuple[str, ...]) -> list[str]:

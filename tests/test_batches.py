@@ -1,5 +1,6 @@
 import datasets
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 
@@ -12,6 +13,7 @@ def build_rows(**options) -> QuestRows:  # noqa: ANN003
             "input_ids": [[[1, 5, 2]], [[1, 6, 7, 2], [1, 8, 2]], [[1, 2]]],
             "token_type_ids": [[[0, 0, 0]], [[0, 0, 1, 1], [0, 1, 1]], [[0, 0]]],
             "kinds": [[0], [0, 1], [0]],
+            "texts": [[11], [12, 13], [14]],
             "length": [3, 7, 2],
         }
     )
@@ -47,13 +49,19 @@ def test_rows_refuse_metadata_of_another_table():
         build_rows(metadata=np.zeros((2, 1), dtype=np.float32))
 
 
+def rows_of(lengths: npt.NDArray, *, first_texts: npt.NDArray | None = None) -> QuestRows:
+    names = np.arange(len(lengths)) if first_texts is None else first_texts
+    table = {"texts": names[:, None], "length": lengths}
+    return QuestRows(datasets.Dataset.from_dict(table), np.zeros((len(lengths), 1), dtype=np.float32))
+
+
 def test_sampler_gives_every_row_once_and_another_order_each_epoch():
-    sampler = LengthBatchSampler(np.arange(103), batch_size=8, seed=0)
+    sampler = LengthBatchSampler(rows_of(np.arange(103)), batch_size=8, seed=0)
     first, second = list(sampler), list(sampler)
     assert len(first) == len(sampler) == 13
     assert sorted(row for batch in first for row in batch) == list(range(103))
     assert first != second
-    assert list(LengthBatchSampler(np.arange(103), batch_size=8, seed=0)) == first
+    assert list(LengthBatchSampler(rows_of(np.arange(103)), batch_size=8, seed=0)) == first
 
 
 def test_sampler_puts_rows_of_like_length_together():
@@ -63,5 +71,17 @@ def test_sampler_puts_rows_of_like_length_together():
         return sum(len(batch) * lengths[batch].max() for batch in batches)
 
     at_random = np.random.default_rng(1).permutation(2000).reshape(-1, 16).tolist()
-    bucketed = padded(list(LengthBatchSampler(lengths, batch_size=16, seed=0)))
+    bucketed = padded(list(LengthBatchSampler(rows_of(lengths), batch_size=16, seed=0)))
     assert bucketed < 1.1 * lengths.sum() < padded(at_random)
+
+
+def test_sampler_keeps_the_answers_of_a_question_together():
+    generator = np.random.default_rng(0)
+    question = generator.permutation(np.repeat(np.arange(300), 3))
+    sampler = LengthBatchSampler(
+        rows_of(generator.integers(10, 500, size=900), first_texts=question), batch_size=8, seed=0
+    )
+    batches = list(sampler)
+    assert sorted(row for batch in batches for row in batch) == list(range(900))
+    n_passes = sum(len(set(question[batch])) for batch in batches)
+    assert n_passes < 300 + 1.5 * len(batches)  # but for those that a batch's end cuts

@@ -39,7 +39,7 @@ def test_predictions_from_states_are_those_of_the_whole_model(family, options, r
 def test_body_that_cannot_be_cut_is_refused_by_name(family, words, tmp_path):
     with pytest.raises(ValueError, match=f"freeze_layers.* needs? a body .*{words}"):
         begin(toy.write_encoder(tmp_path, family=family))
-    with pytest.raises(ValueError, match="freeze_layers must not exceed the body's layers, however: 3 of 2"):
+    with pytest.raises(ValueError, match="freeze_layers must be 2 at most"):
         begin(toy.write_encoder(tmp_path / "bert"), freeze_layers=3)
 
 

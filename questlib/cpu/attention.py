@@ -48,12 +48,14 @@ def read_first_alone(body: PreTrainedModel) -> None:
 def split_by_length(attention_mask: Tensor) -> list[tuple[Tensor, int]]:
     """Split a batch's passes, by their mask of (n_passes, n_tokens), into parts of like length: indices, most tokens.
 
-    A GPU gets one part: it would wait for the lengths, and is better filled by all.
+    A GPU gets one part: it would wait for the lengths, and is better filled by all. On a CPU that predicts each pass is
+    a part of its own: what a product rounds to hangs on its shape, so nothing that stands beside a pass may change it.
     """
     if attention_mask.device.type != "cpu":
         return [(torch.arange(len(attention_mask), device=attention_mask.device), attention_mask.shape[1])]
     lengths, order = attention_mask.sum(dim=1).sort(descending=True)
-    return [(part, int(lengths[i * _PASSES_AT_A_TIME])) for i, part in enumerate(order.split(_PASSES_AT_A_TIME))]
+    n_passes = 1 if torch.is_inference_mode_enabled() else _PASSES_AT_A_TIME
+    return [(part, int(lengths[i * n_passes])) for i, part in enumerate(order.split(n_passes))]
 
 
 def _keep_first(module: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -141,19 +141,38 @@ class StepOnCores:
 
 
 def split_batch(batch: dict[str, Tensor], n_parts: int) -> list[dict[str, Tensor]]:
-    """Split a batch into at most `n_parts` smaller ones of about as many tokens each, every row in one of them."""
+    """Split a batch into at most `n_parts` smaller ones of about as many tokens each, every row in one of them.
+
+    Rows that share a pass stay in one part, where there are enough others.
+    """
     n_rows = len(batch["metadata"])
     read = batch["attention_mask"].sum(dim=1) if "attention_mask" in batch else torch.ones_like(batch["rows"])
-    lengths = torch.zeros(n_rows, dtype=torch.long, device=read.device).index_add(0, batch["rows"], read)
-    order = lengths.argsort(descending=True, stable=True)
-    parts = []
-    for chosen in (order[at::n_parts] for at in range(min(n_parts, n_rows))):
-        place = torch.full_like(order, -1)
-        place[chosen] = torch.arange(len(chosen), device=order.device)
-        rows = place[batch["rows"]]
-        part = {
-            name: tensor[chosen] if name in ("metadata", "labels") else tensor[rows >= 0]
-            for name, tensor in batch.items()
-        }
-        parts.append(part | {"rows": rows[rows >= 0]})
-    return parts
+    lengths = torch.zeros(n_rows, dtype=torch.long, device=read.device).index_add(0, batch["rows"], read).tolist()
+    groups: dict[int, list[int]] = {}
+    for row, text in enumerate(_first_texts(batch, n_rows)):
+        groups.setdefault(text, []).append(row)
+    together = list(groups.values()) if len(groups) >= n_parts else [[row] for row in range(n_rows)]
+    together.sort(key=lambda rows: -sum(lengths[row] for row in rows))  # stable: a seed decides all
+    chosen: list[list[int]] = [[] for _ in range(min(n_parts, n_rows))]
+    for rows in together:
+        min(chosen, key=lambda part: sum(lengths[row] for row in part)).extend(rows)
+    return [_take_rows(batch, torch.tensor(rows, device=read.device), n_rows) for rows in chosen]
+
+
+def _first_texts(batch: dict[str, Tensor], n_rows: int) -> list[int]:
+    if "texts" not in batch:
+        return list(range(n_rows))
+    first: dict[int, int] = {}
+    for row, text in zip(batch["rows"].tolist(), batch["texts"].tolist(), strict=True):
+        first.setdefault(row, text)
+    return [first[row] for row in range(n_rows)]
+
+
+def _take_rows(batch: dict[str, Tensor], chosen: Tensor, n_rows: int) -> dict[str, Tensor]:
+    place = torch.full((n_rows,), -1, device=chosen.device)
+    place[chosen] = torch.arange(len(chosen), device=chosen.device)
+    rows = place[batch["rows"]]
+    part = {
+        name: tensor[chosen] if name in ("metadata", "labels") else tensor[rows >= 0] for name, tensor in batch.items()
+    }
+    return part | {"rows": rows[rows >= 0]}

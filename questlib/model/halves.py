@@ -21,13 +21,10 @@ class BodyHalves:
         n_frozen: How many layers the lower half has; it begins with the embeddings.
 
     Raises:
-        ValueError: If the body has no list of layers, or too short a one.
+        ValueError: If the body has no list of layers.
     """
 
     def __init__(self, body: PreTrainedModel, n_frozen: int) -> None:
-        n_layers = body.config.num_hidden_layers
-        if n_frozen > n_layers:
-            raise ValueError(f"freeze_layers must not exceed the body's layers, however: {n_frozen} of {n_layers}")
         self._body = body
         self._path = _find_layers(body)
         layers = layers_of(body)

@@ -6,9 +6,10 @@ from contextlib import nullcontext
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import expit
 from torch import Tensor
 
-from questlib.batches import PassCollator, QuestRows
+from questlib.batches import PassCollator, QuestRows, tokens_of
 from questlib.cpu.cores import count_cores, map_on_cores
 from questlib.devices import narrowed
 from questlib.model.quest import QuestModel
@@ -29,7 +30,10 @@ def visit_batches(
     `visit` is given the numbers of some rows and their batch on the model's device; on a CPU, by several threads, which
     share the `batch_size` rows.
     """
-    order = np.argsort(-rows.lengths, kind="stable")
+    _, question = np.unique(rows.first_texts, return_inverse=True)
+    longest = np.zeros(question.max(initial=0) + 1, dtype=np.int64)
+    np.maximum.at(longest, question, rows.lengths)
+    order = np.lexsort((question, -longest[question]))  # rows that share a pass one after the other
     n_rows = max(1, batch_size // count_cores(model.device))
 
     def compute(chosen: npt.NDArray[np.intp]) -> None:
@@ -61,7 +65,7 @@ def predict_logits(
     logits = torch.empty(len(rows), len(TARGETS), dtype=torch.float64)
 
     def keep(chosen: npt.NDArray[np.intp], batch: dict[str, Tensor]) -> None:
-        logits[torch.from_numpy(chosen)] = model(**batch).logits.double().cpu()
+        logits[torch.from_numpy(chosen)] = _predict_batch(model, batch).double().cpu()
 
     visit_batches(model, rows, collator, keep, batch_size=batch_size, precision=precision)
     return logits
@@ -72,4 +76,19 @@ def predict(
 ) -> npt.NDArray[np.float64]:
     """Predict ratings in [0, 1], (n_rows, 30), in the order of the rows."""
     logits = predict_logits(model, rows, collator, batch_size=batch_size, precision=precision)
-    return torch.sigmoid(logits).numpy()
+    # Number by number: what works on several at a time rounds the last ones of an array in another way.
+    return expit(logits.numpy())
+
+
+def _predict_batch(model: QuestModel, batch: dict[str, Tensor]) -> Tensor:
+    if model.device.type != "cpu":
+        return model(**batch).logits
+    # Each row by itself, so that none changes by what stands beside it.
+    vectors = batch["vectors"] if "vectors" in batch else model.pool_passes(**tokens_of(batch))
+    logits = []
+    for row, metadata in enumerate(batch["metadata"]):
+        own = batch["rows"] == row
+        kinds = batch["kinds"][own]
+        alone = model(vectors=vectors[own], rows=torch.zeros_like(kinds), kinds=kinds, metadata=metadata[None])
+        logits.append(alone.logits)
+    return torch.cat(logits)

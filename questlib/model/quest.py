@@ -1,22 +1,22 @@
 """The model: passes through one shared body, then a head that metadata reaches past the body."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from questlib.checks import refuse_unknown
-from questlib.cpu.attention import attend_by_pass, read_first_alone, split_by_length
+from questlib.cpu.attention import attend_by_pass, read_first_alone
 from questlib.model.body import NotRead, begin_anew, read_body, refuse_other_weights, refuse_silent
+from questlib.model.config import QuestConfig, refuse_too_many_layers
+from questlib.model.distinct import split_passes
 from questlib.model.halves import BodyHalves, layers_of
 from questlib.model.losses import LOSSES
 from questlib.model.quest_head import QuestHead
-from questlib.recipe import ModelOptions
 from questlib.schema import TARGETS
 
 # Facts about where the encoder was loaded from, which a run folder that travels must not carry.
@@ -26,44 +26,6 @@ _DROPOUTS = {
     "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
     "hidden_dropout": ("hidden_dropout_prob", "hidden_dropout", "dropout"),
 }
-_OPTIONS = tuple(each.name for each in fields(ModelOptions))
-
-
-class QuestConfig(PretrainedConfig):
-    """Everything needed to build a `QuestModel` without its encoder's folder.
-
-    Args:
-        body: The encoder's own configuration, `model_type` included.
-        n_kinds: Kinds of passes per row: 1 for a joint layout, 2 for a pair.
-        metadata_width: Columns of the metadata.
-        options: Fields of `questlib.recipe.ModelOptions`; any other name is refused, but not in what was saved.
-    """
-
-    model_type = "quest"
-
-    def __init__(
-        self,
-        *,
-        body: dict[str, Any] | None = None,
-        n_kinds: int = 1,
-        metadata_width: int = 0,
-        **options: Any,  # noqa: ANN401  transformers hands its own fields through
-    ) -> None:
-        # What was saved says which transformers wrote it, and holds fields of that version's own.
-        if "transformers_version" not in options:
-            refuse_unknown(options, known=_OPTIONS, what="model option")
-        self.body = body or {}
-        self.n_kinds = n_kinds
-        self.metadata_width = metadata_width
-        own = asdict(ModelOptions(**{name: options.pop(name) for name in _OPTIONS if name in options}))
-        for name, value in own.items():
-            setattr(self, name, value)
-        super().__init__(**options)
-
-    @property
-    def model_options(self) -> ModelOptions:
-        """What the network is made of."""
-        return ModelOptions(**{name: getattr(self, name) for name in _OPTIONS})
 
 
 @dataclass
@@ -89,16 +51,7 @@ class QuestModel(PreTrainedModel):
     def __init__(self, config: QuestConfig) -> None:
         super().__init__(config)
         body_config = AutoConfig.for_model(**config.body)
-        if config.n_mixed_layers > body_config.num_hidden_layers - config.freeze_layers + 1:
-            raise ValueError(
-                "n_mixed_layers must not exceed the body's layers that learn and what they begin with, however: "
-                f"{config.n_mixed_layers=}, {config.freeze_layers=}, {body_config.num_hidden_layers=}"
-            )
-        if config.reset_layers > body_config.num_hidden_layers - config.freeze_layers:
-            raise ValueError(
-                "reset_layers must not exceed the body's layers that learn, however: "
-                f"{config.reset_layers=}, {config.freeze_layers=}, {body_config.num_hidden_layers=}"
-            )
+        refuse_too_many_layers(config, n_layers=body_config.num_hidden_layers)
         options = config.model_options
         self.halves: BodyHalves | None = None
         self.body = AutoModel.from_config(body_config)
@@ -201,6 +154,7 @@ class QuestModel(PreTrainedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         states: Tensor | None = None,
+        texts: Tensor | None = None,
         vectors: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> QuestOutput:
@@ -210,18 +164,20 @@ class QuestModel(PreTrainedModel):
             rows: The batch's row that each pass belongs to, (n_passes,).
             kinds: The kind of each pass, (n_passes,).
             metadata: (batch_size, metadata_width).
-            input_ids: As `pool_passes` reads them, and so the next three.
+            input_ids: As `pool_passes` reads them, and so the next four.
             attention_mask: See there.
             token_type_ids: See there.
             states: See there.
-            vectors: What `pool_passes` returned, in place of the four; the body does not run.
+            texts: See there.
+            vectors: What `pool_passes` returned, in place of the five; the body does not run.
             labels: Ratings in [0, 1], (batch_size, n_targets); with them the output holds the loss too.
         """
         if vectors is None:
             assert attention_mask is not None
             vectors = self.pool_passes(
-                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, states=states
-            )
+                input_ids=input_ids, attention_mask=attention_mask, token_type_ids=token_type_ids, states=states,
+                texts=texts,
+            )  # fmt: skip
         # Logits in 16 bits would tie rows that differ, and the score is about ranks.
         with torch.autocast(metadata.device.type, enabled=False):
             logits = self.head(vectors, rows, kinds, metadata.float())
@@ -235,6 +191,7 @@ class QuestModel(PreTrainedModel):
         input_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         states: Tensor | None = None,
+        texts: Tensor | None = None,
     ) -> Tensor:
         """Read passes through the body and make a vector of each.
 
@@ -242,14 +199,14 @@ class QuestModel(PreTrainedModel):
             attention_mask: 1 where a token is not padding, (n_passes, n_tokens).
             input_ids: Token ids of all passes of a batch, same shape.
             token_type_ids: 1 in the last part of a pass, same shape; given to bodies that know two types.
-            states: What `read_lower` returned, in place of the two; only the layers that learn run.
+            states: What `read_lower` gave of each pass, padded, in place of the two; only the layers that learn run.
+            texts: Names of the passes, (n_passes,): those of one name are read once.
 
         Returns:
             (n_passes, output_width) in 32 bits.
         """
         given = {"input_ids": input_ids, "token_type_ids": token_type_ids, "states": states}
-        parts = split_by_length(attention_mask)
-        order = torch.cat([part for part, _ in parts])
+        parts, copies = split_passes(attention_mask, texts)
         vectors = [
             self._read(
                 attention_mask[part, :end],
@@ -257,7 +214,7 @@ class QuestModel(PreTrainedModel):
             )
             for part, end in parts
         ]
-        return torch.cat(vectors)[order.argsort()]
+        return torch.cat(vectors)[copies]
 
     def _read(self, attention_mask: Tensor, *, states: Tensor | None = None, **tokens: Tensor) -> Tensor:
         mixes = self.config.n_mixed_layers > 1
@@ -272,11 +229,24 @@ class QuestModel(PreTrainedModel):
         with torch.autocast(attention_mask.device.type, enabled=False):
             return self.head.pool(tuple(layer.float() for layer in layers), attention_mask)  # (n_passes, output_width)
 
-    def read_lower(self, *, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor) -> Tensor:
-        """Read passes through the frozen layers alone: states of shape (n_passes, n_tokens, body_width)."""
+    def read_lower(
+        self, *, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, texts: Tensor | None = None
+    ) -> Tensor:
+        """Read passes through the frozen layers alone; arguments as of `pool_passes`.
+
+        Returns:
+            The states of every token that is no padding, pass after pass, (n_all_tokens, body_width).
+        """
         assert self.halves is not None
-        tokens = self._known({"input_ids": input_ids, "token_type_ids": token_type_ids})
-        return self.halves.lower(**tokens, attention_mask=attention_mask).last_hidden_state
+        given = self._known({"input_ids": input_ids, "token_type_ids": token_type_ids})
+        parts, copies = split_passes(attention_mask, texts)
+        read: list[Tensor] = []
+        for part, end in parts:
+            mask = attention_mask[part, :end]
+            tokens = {name: each[part, :end] for name, each in given.items()}
+            states = self.halves.lower(**tokens, attention_mask=mask).last_hidden_state
+            read += [each[:length] for each, length in zip(states, mask.sum(dim=1).tolist(), strict=True)]
+        return torch.cat([read[place] for place in copies.tolist()])
 
     def _known(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:
         # Bodies that know one type of tokens take none.

@@ -39,7 +39,7 @@ class StateRows(QuestRows):
         item = self.passes[row]
         ends = self._ends[row] - self.lengths[row] + np.cumsum([len(ids) for ids in item["input_ids"]])
         states = [self._states[end - len(ids) : end] for end, ids in zip(ends, item["input_ids"], strict=True)]
-        return {"states": states, "kinds": item["kinds"]}
+        return {"states": states, "kinds": item["kinds"], "texts": item["texts"]}
 
 
 def hold_states(
@@ -106,7 +106,7 @@ def _read_lower(
     def keep(chosen: npt.NDArray[np.intp], batch: dict[str, Tensor]) -> None:
         nonlocal n_read
         tokens = tokens_of(batch)
-        states = model.read_lower(**tokens)[tokens["attention_mask"].bool()]
+        states = model.read_lower(**tokens)
         places = [np.arange(ends[row] - rows.lengths[row], ends[row]) for row in chosen]
         out[np.concatenate(places)] = states.half().cpu().numpy()
         before, n_read = n_read, n_read + len(chosen)

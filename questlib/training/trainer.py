@@ -71,9 +71,7 @@ class QuestTrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         """Batch rows of like length."""
         assert isinstance(self.train_dataset, QuestRows)
-        sampler = LengthBatchSampler(
-            self.train_dataset.lengths, batch_size=self.args.train_batch_size, seed=self.args.seed
-        )
+        sampler = LengthBatchSampler(self.train_dataset, batch_size=self.args.train_batch_size, seed=self.args.seed)
         loader = DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator)
         return self.accelerator.prepare(loader)
 
