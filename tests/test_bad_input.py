@@ -225,7 +225,8 @@ def test_run_refuses_an_encoder_that_is_nowhere(refuse: Callable[..., str], toy_
     [
         (
             ["--profile", "smaple"],
-            "unknown profile: 'smaple' (did you mean 'sample'?); known: cpu, kaggle, kaggle_cpu, sample, seed",
+            "unknown profile: 'smaple' (did you mean 'sample'?); known: cpu, cpu-best, kaggle, kaggle-cpu, "
+            "kaggle-predict, sample, seed",
         ),
         (["-p", "folds_to_trian", "1"], "unknown parameter: 'folds_to_trian' (did you mean 'folds_to_train'?)"),
         (

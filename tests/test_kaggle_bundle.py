@@ -19,6 +19,7 @@ from questlib.run_folder import read_json, write_json
 from questlib.schema import TARGETS
 
 PROJECT = Path(__file__).parent.parent
+TWO = [{"name": "transformer", "kind": "transformer"}, {"name": "lexical", "kind": "lexical"}]
 
 
 def project_with_wheels(folder: Path) -> Path:
@@ -32,7 +33,8 @@ def project_with_wheels(folder: Path) -> Path:
 
 
 def order_of(encoder: str, **changes: Any) -> Order:  # noqa: ANN401
-    return Order(project=PROJECT, **{"kernel": "train", "owner": "alice", "overrides": {"encoder": encoder}} | changes)
+    given = {"kernel": "train", "owner": "alice", "overrides": {"encoder": encoder}} | changes
+    return Order(project=PROJECT, **given | {"overrides": {"members": TWO} | given["overrides"]})
 
 
 @pytest.mark.parametrize(

@@ -177,12 +177,13 @@ def test_profile_is_its_file_and_may_be_empty(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", PROFILES)
-def test_profiles_name_parameters_of_the_main_notebook_in_the_right_kind(name: str) -> None:
-    override(read_parameters(NOTEBOOKS / "quest.ipynb"), read_profile(NOTEBOOKS / "profiles", name))
+def test_profiles_name_parameters_of_their_notebook_in_the_right_kind(name: str) -> None:
+    notebook = "predict.ipynb" if name == "kaggle-predict" else "quest.ipynb"
+    override(read_parameters(NOTEBOOKS / notebook), read_profile(NOTEBOOKS / "profiles", name))
 
 
 def test_profiles_are_those_that_are_documented() -> None:
-    assert PROFILES == ["cpu", "kaggle", "kaggle_cpu", "sample", "seed"]
+    assert PROFILES == ["cpu", "cpu-best", "kaggle", "kaggle-cpu", "kaggle-predict", "sample", "seed"]
     assert read_profile(NOTEBOOKS / "profiles", "kaggle") == {}
 
 

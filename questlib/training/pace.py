@@ -70,8 +70,8 @@ class Pace(TrainerCallback):
 
     @property
     def step_seconds(self) -> float:
-        """Mean seconds of the last steps; the first of a stage is slower, and left out where there are others."""
-        return float(np.mean(list(self._seconds)[1:] or self._seconds))
+        """Seconds of a step, by the later half of the last ones: the first of a stage are slower."""
+        return float(np.median(list(self._seconds)[len(self._seconds) // 2 :]))
 
     def has_time(self, seconds: float) -> bool:
         """Tell whether something can be done before the deadline."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from questlib.batches import PassCollator, QuestRows
+from questlib.batches import LengthBatchSampler, PassCollator, QuestRows
 from questlib.devices import pick_device, pick_precision
 from questlib.model.prediction import predict_logits
 from questlib.model.quest import QuestModel
@@ -23,8 +23,8 @@ from questlib.training.pace import Pace
 from questlib.training.states import hold_states
 from questlib.training.vectors import can_cache
 
-# The first step of a training is slower than those after it.
-_STEPS = 3
+# The first steps of a training are slower than those after them: memory is taken for the first time.
+_STEPS = 6
 # What an optimiser, a data loader and a log of their own take before and after a stage.
 _SECONDS_OF_STAGE = 1.0
 # With a deadline steps are timed; this one is never met.
@@ -59,7 +59,7 @@ def measure_speed(
     device = pick_device()
     precision = pick_precision(settings.precision, device)
     model.to(device)  # type: ignore[arg-type]
-    sample = _take_usual(train_rows, _STEPS * settings.batch_size * settings.accumulation)
+    sample = _take_usual(train_rows, batch_size=settings.batch_size * settings.accumulation)
     frozen_row = 0.0
     if model.halves is not None:
         start = time.monotonic()
@@ -129,8 +129,10 @@ def _time_writing(model: QuestModel, folder: Path) -> float:
     return time.monotonic() - start
 
 
-def _take_usual(rows: QuestRows, n_rows: int) -> QuestRows:
-    # A step takes about as long as one of rows of the mean length: batches hold rows of like length.
-    chosen = np.argsort(np.abs(rows.lengths - rows.lengths.mean()), kind="stable")[:n_rows]
+def _take_usual(rows: QuestRows, *, batch_size: int) -> QuestRows:
+    # A step takes about as long as one of the mean length: batches hold rows of like length, and a question's answers.
+    batches = list(LengthBatchSampler(rows, batch_size=batch_size, seed=0))
+    batches.sort(key=lambda batch: (len(batch) < batch_size, abs(rows.lengths[batch].mean() - rows.lengths.mean())))
+    chosen = np.concatenate(batches[:_STEPS])
     assert rows.targets is not None
     return QuestRows(rows.passes, rows.metadata[chosen], targets=rows.targets[chosen], rows=chosen)
