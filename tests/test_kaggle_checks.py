@@ -15,6 +15,7 @@ from questlib.kaggle.wheels import make_wheels, read_lock
 from questlib.run_folder import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
+TWO = [{"name": "transformer", "kind": "transformer"}, {"name": "lexical", "kind": "lexical"}]
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +45,12 @@ def order_of(project: Path, encoder: Path) -> Order:
     named = encoder.parent / "encoder"
     if not named.exists():
         named.symlink_to(encoder)
-    return Order(project=project, kernel="train", owner="alice", overrides={"encoder": str(named)})
+    return Order(
+        project=project,
+        kernel="train",
+        owner="alice",
+        overrides={"encoder": str(named), "max_length": 64, "members": TWO},
+    )
 
 
 @pytest.fixture
@@ -172,7 +178,7 @@ FAULTS: dict[str, tuple[Check, Callable[[Path], None], str]] = {
     "path of one machine": (Check.TRACES, add_code("path = '/home/alice/data'"), "/home/alice"),
     "member not of production": (
         Check.PARAMETERS,
-        replace_text('\\"kind\\": \\"lexical\\"', '\\"kind\\": \\"transformer\\"'),
+        replace_text("'kind': 'lexical'", "'kind': 'transformer'"),
         "the default of members must be",
     ),
     "parameter not of production": (
