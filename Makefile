@@ -55,7 +55,8 @@ bench: install  ## Compare speed with the baseline: DATA=folder ONLY=row; OOF=fo
 	$(VENV)/python bench/speed.py --data '$(DATA)' --results bench/results $(if $(ONLY),--only $(ONLY))
 	$(if $(OOF),$(VENV)/python bench/ties.py --oof '$(OOF)' --data '$(DATA)' --json bench/results/ties.json)
 
-stress: install  ## Kill runs, fill disks, slow machines down under a limit: ARGS="--kills 50 --limits 20"; half an hour or more
+stress: install  ## Read 2,000 hostile tables, kill runs, fill disks, slow machines down under a limit: ARGS="--kills 50 --limits 20"; half an hour or more
+	PYTHONPATH=tests $(VENV)/python bench/tables.py --json bench/results/hostile.json
 	$(VENV)/python bench/stress.py --json bench/results/stress.json $(ARGS)
 
 growth: install  ## Measure how cost grows with rows, tokens and folds: DATA=folder MOST=rows

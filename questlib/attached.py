@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from questlib.inputs import describe_mounts, find_folder
-from questlib.run_folder import fingerprint_of, list_changed
+from questlib.marks import fingerprint_of, list_changed
 
 MANIFEST = "manifest.json"
 WHEELS = "questlib-wheels"

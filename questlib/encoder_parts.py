@@ -11,10 +11,10 @@ from pathlib import Path
 
 from questlib.checks import refuse_unknown
 from questlib.kaggle.archives import unpack
+from questlib.marks import finished_whole
 from questlib.parameters import override, read_parameters, read_profile
 from questlib.pretrained import INSTALLED, PUBLISHED, WEIGHTS, check_sha256, list_files
 from questlib.recipe import Recipe
-from questlib.run_folder import finished_whole
 
 logger = logging.getLogger(__name__)
 NOTEBOOK = Path("notebooks/quest.ipynb")

@@ -12,12 +12,13 @@ from questlib.cache import find_cache
 from questlib.clock import Clock
 from questlib.data import Tables, assign_folds, question_of
 from questlib.devices import pick_device, pick_devices
+from questlib.marks import check_finished
 from questlib.members import MEMBERS
 from questlib.parallel import Workers
 from questlib.processes import find_launched
 from questlib.recipe import LexicalRecipe, Recipe
 from questlib.resume import keep_inputs
-from questlib.run_folder import check_finished, locked
+from questlib.run_folder import locked
 from questlib.schedule import Schedule
 from questlib.standing import Standing
 from questlib.tasks import FinishedFold, FoldTask, measure_fold, train_fold

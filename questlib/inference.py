@@ -14,9 +14,10 @@ from questlib.clock import Clock
 from questlib.data import fill_nulls
 from questlib.ensemble import Ensemble
 from questlib.inputs import describe_mounts, find_folder
+from questlib.marks import check_finished, refuse_added
 from questlib.members import load_member
 from questlib.predictions import FloatArray
-from questlib.run_folder import ENSEMBLE, check_finished, fold_folder, read_json, refuse_added
+from questlib.run_folder import ENSEMBLE, fold_folder, read_json
 
 logger = logging.getLogger(__name__)
 

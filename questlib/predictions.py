@@ -10,8 +10,9 @@ import pandas as pd
 
 from questlib.csv_table import write_csv
 from questlib.data import IndexArray, Tables, read_table
+from questlib.marks import check_finished
 from questlib.ranks import FloatArray
-from questlib.run_folder import OUT_OF_FOLD, TEST_PREDICTIONS, check_finished, fold_folder
+from questlib.run_folder import OUT_OF_FOLD, TEST_PREDICTIONS, fold_folder
 from questlib.schema import ID, TARGETS
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from questlib.inputs import describe_mounts, find_folder
-from questlib.run_folder import fingerprint_of, hash_file
+from questlib.marks import fingerprint_of, hash_file
 
 
 @dataclass(frozen=True, kw_only=True)

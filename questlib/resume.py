@@ -7,9 +7,10 @@ from typing import Any
 import pandas as pd
 
 from questlib.data import Tables
+from questlib.marks import hash_text
 from questlib.pretrained import find_encoder, hash_encoder
 from questlib.recipe import Recipe
-from questlib.run_folder import INPUTS, RECIPE, hash_text, read_json, write_json
+from questlib.run_folder import INPUTS, RECIPE, read_json, write_json
 
 # A run is extended by more of these; anything else would be another run.
 _MAY_GROW = "folds_to_train"

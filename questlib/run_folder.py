@@ -1,7 +1,6 @@
 """The run folder: where a run's files lie, each whole or not there, and the marks that say what is finished."""
 
 import errno
-import hashlib
 import json
 import logging
 import os
@@ -9,7 +8,7 @@ import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,6 +33,7 @@ LOCK, SESSION_LOCK = ".lock", ".session.lock"  # of who trains, and of who execu
 LOGS = "logs"
 EVALUATIONS = "evaluations.jsonl"  # in it, of each fold, a line for each evaluation while it is trained
 DONE = "done.json"  # hashes of what is predicted with
+OUTPUTS = "outputs.json"  # hashes of all that a kernel left, so that what is fetched of it can be told to be whole
 NAMES = {
     RECIPE,
     INPUTS,
@@ -47,6 +47,7 @@ NAMES = {
     CHECKPOINTS,
     LOGS,
     DONE,
+    OUTPUTS,
     LOCK,
     SESSION_LOCK,
 }
@@ -56,22 +57,6 @@ TEST_PREDICTIONS = "test_predictions.csv"
 HISTORY = "history.json"
 # What is being written begins with it; after a kill such files are left over.
 UNFINISHED = ".unfinished-"
-
-
-def hash_file(path: Path) -> str:
-    """Give the SHA-256 of a file's content, in hexadecimal."""
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def hash_text(text: str) -> str:
-    """Give the SHA-256 of a text, in hexadecimal."""
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
-def fingerprint_of(files: Mapping[str, str]) -> str:
-    """Hash names and hashes of files into one fingerprint."""
-    return hash_text("".join(f"{digest}  {name}\n" for name, digest in sorted(files.items())))
 
 
 def fold_folder(run_folder: Path, member: str, fold: int) -> Path:
@@ -145,74 +130,6 @@ def told_when_full(path: Path, *, size: int | None = None) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def finished_whole(folder: Path) -> Iterator[Path]:
-    """Yield a temporary folder; at the end mark it as done, with hashes of its files, and rename it to the wanted one.
-
-    On an error it is removed, and what lay at `folder` before stays.
-    """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with told_when_full(folder):
-        temporary = _name_unfinished(folder)
-        temporary.mkdir()
-    try:
-        with told_when_full(folder):
-            yield temporary
-        mark_done(temporary, _list_names(temporary))
-        if folder.exists():
-            folder.replace(temporary.with_name(f"{temporary.name}-before"))
-        temporary.replace(folder)
-    finally:
-        for leftover in (temporary, temporary.with_name(f"{temporary.name}-before")):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def mark_done(folder: Path, names: Iterable[str]) -> None:
-    """Write the mark of a folder, with hashes of the files that are named."""
-    write_json(folder / DONE, {"files": {name: hash_file(folder / name) for name in sorted(names)}})
-
-
-def check_finished(folder: Path, *names: str) -> None:
-    """Refuse a folder that is not marked as done, or of which a file was changed or lost: those named, or any."""
-    if not (folder / DONE).is_file():
-        raise FileNotFoundError(f"{folder} must be finished ({DONE} marks it), however it is not; run it to its end")
-    files = _read_mark(folder / DONE)
-    changed = list_changed(folder, {name: files.get(name, "") for name in names or files})
-    if changed:
-        raise ValueError(f"{folder} must hold what its run wrote, however missing or changed: {changed}; copy it anew")
-
-
-def _read_mark(path: Path) -> dict[str, str]:
-    # Written in one way, so that no byte of it can differ unseen.
-    try:
-        content = read_json(path)
-        files = content["files"]
-        if as_json(content) == path.read_text(encoding="utf-8") and all(len(digest) == 64 for digest in files.values()):
-            return files
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise ValueError(f"{path} must be as its run wrote it, however it was changed; copy it anew")
-
-
-def _list_names(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-
-
-def refuse_added(folder: Path) -> None:
-    """Refuse a finished folder that holds a file which its run did not write, and which may be read all the same."""
-    known = {DONE, *_read_mark(folder / DONE)}
-    added = [name for name in _list_names(folder) if name not in known and not Path(name).name.startswith(".")]
-    if added:
-        raise ValueError(f"{folder} must hold what its run wrote, however it holds more: {added[:5]}; remove them")
-
-
-def list_changed(folder: Path, files: Mapping[str, str]) -> list[str]:
-    """List the files of a folder that are missing or not what they were, by their SHA-256."""
-    return [
-        name for name, digest in files.items() if not (folder / name).is_file() or hash_file(folder / name) != digest
-    ]
-
-
 def refuse_unwritable(path: Path) -> None:
     """Refuse a file that could not be written, before what it is to hold is computed."""
     if path.is_dir():
@@ -246,7 +163,7 @@ def written_whole(path: Path, *, size: int | None = None) -> Iterator[Path]:
         return
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _name_unfinished(path)
+    temporary = name_unfinished(path)
     with told_when_full(path, size=size):
         temporary.touch(exist_ok=False)
     mode = stat.S_IMODE((path if path.exists() else temporary).stat().st_mode)
@@ -259,7 +176,8 @@ def written_whole(path: Path, *, size: int | None = None) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _name_unfinished(path: Path) -> Path:
+def name_unfinished(path: Path) -> Path:
+    """Name a file or folder to write before it takes the place of the wanted one."""
     # Short, because a file system takes no more than 255 bytes, and the wanted name may have as many.
     begin = path.name.encode()[:64].decode(errors="ignore")
     return path.with_name(f"{UNFINISHED}{begin}-{secrets.token_hex(4)}")

@@ -12,9 +12,10 @@ from sklearn.model_selection import GroupKFold
 
 from questlib.data import IndexArray, Tables, question_of, read_table
 from questlib.ensemble import Ensemble
+from questlib.marks import mark_done
 from questlib.metrics import one_row_per_question, score_predictions, spearman_by_target
 from questlib.predictions import FloatArray, MemberPredictions, read_member, write_predictions
-from questlib.run_folder import BLENDED, DONE, ENSEMBLE, SCORES, TIED, fold_folder, mark_done, write_json
+from questlib.run_folder import BLENDED, DONE, ENSEMBLE, SCORES, TIED, fold_folder, write_json
 from questlib.schema import ID, RARE_TARGET, TARGETS
 
 # One trained fold alone is cut into parts by question, so that nothing is scored on what it was fitted on.

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from questlib.data import IndexArray, Tables
+from questlib.marks import finished_whole
 from questlib.members import MEMBERS
 from questlib.plan import WHOLE, Share, Speed
 from questlib.predictions import write_predictions
@@ -19,7 +20,6 @@ from questlib.run_folder import (
     OUT_OF_FOLD,
     TEST_PREDICTIONS,
     checkpoint_folder,
-    finished_whole,
     fold_folder,
     read_json,
     write_json,

@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).parents[1] / "questlib"
 # From below: a module imports its own layer, without a circle, and those before it. A folder stands for its modules.
 LAYERS = (
     ("schema", "checks", "typed_json"),
-    ("inputs", "run_folder", "cache", "csv_table", "data", "metadata", "targets", "metrics", "ranks", "submission",
-     "lexical", "clock", "attached", "pretrained", "predictions", "processes"),
+    ("inputs", "run_folder", "marks", "cache", "csv_table", "data", "metadata", "targets", "metrics", "ranks",
+     "submission", "lexical", "clock", "attached", "pretrained", "predictions", "processes"),
     ("ties", "segmentation", "blending", "hosts", "ensemble", "scores", "plan", "recipe", "resume", "standing"),
     ("text", "batches", "devices", "cpu"),
     ("model",),

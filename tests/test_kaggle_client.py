@@ -26,6 +26,7 @@ import json, logging, sys
 from pathlib import Path
 from questlib.kaggle import client
 from questlib.kaggle.loopback import serve
+from questlib.marks import list_outputs
 
 logging.basicConfig(level=logging.DEBUG)
 folder, bundle, seen = Path(sys.argv[1]), Path(sys.argv[2]), {}
@@ -173,15 +174,31 @@ attempt("running", fetch, refusal="running")
 attempt("nothing", fetch)
 output.mkdir()
 (output / "submission.csv").write_text({",".join([ID, *TARGETS])!r} + "\\n" + {rows!r})
+(output / "scores.json").write_text("1")
+(output / "nested").mkdir()
+(output / "nested/done.json").write_text("2")
+attempt("not listed", fetch)
+list_outputs(output)
+attempt("error page", fetch, refusal="error page")
+attempt("half a list", fetch, refusal="half a list")
 attempt("fetched", fetch)
+(output / "scores.json").write_text("changed")
+attempt("changed", fetch)
 (output / "submission.csv").write_text("qa_id\\n1")
+list_outputs(output)
 attempt("broken", fetch)
 attempt("failed", lambda: client.fetch_status("{NAME}"), refusal="failed")
 """
     seen = drive(scenario, bundle=bundle, folder=tmp_path / "drive", KAGGLE_USERNAME="alice", KAGGLE_KEY=SECRET)
     assert "must have ended, however it is RUNNING" in seen["running"]["result"]
-    assert "must leave submission.csv" in seen["nothing"]["result"]
-    assert seen["fetched"]["result"] == ["questlib-google-quest.log", "submission.csv"]
+    for name in ("nothing", "not listed"):
+        assert "must leave outputs.json and submission.csv" in seen[name]["result"]
+    assert "not the same: ['scores.json']" in seen["error page"]["result"]
+    assert "missing or not the same: [" in seen["half a list"]["result"]
+    assert seen["fetched"]["result"] == [
+        "nested/done.json", "outputs.json", "questlib-google-quest.log", "scores.json", "submission.csv",
+    ]  # fmt: skip
+    assert "not the same: ['scores.json']" in seen["changed"]["result"]
     assert seen["broken"]["result"].startswith("ValueError")
     assert seen["failed"]["result"] == "ERROR: Notebook Threw Exception"
     assert "fold 0" in (tmp_path / "drive/fetched/questlib-google-quest.log").read_text()

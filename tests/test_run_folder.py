@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from questlib.cache import find_cache, keep_once
-from questlib.run_folder import check_finished, finished_whole, read_json, write_json, write_text, written_whole
+from questlib.marks import check_finished, finished_whole
+from questlib.run_folder import read_json, write_json, write_text, written_whole
 
 
 def test_file_is_there_only_when_it_is_whole(tmp_path: Path) -> None:

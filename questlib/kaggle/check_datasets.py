@@ -14,7 +14,8 @@ from questlib.kaggle.findings import UNCHECKED, Check, Finding, judge
 from questlib.kaggle.manifest import DATASET_METADATA, hash_files, hash_source
 from questlib.kaggle.twin import list_images
 from questlib.kaggle.wheels import LOCK, read_lock
-from questlib.run_folder import fingerprint_of, hash_file, read_json
+from questlib.marks import fingerprint_of, hash_file
+from questlib.run_folder import read_json
 
 # A second copy of these breaks what the image was built with, and takes minutes to install.
 _HEAVY = {

@@ -20,7 +20,8 @@ from questlib.attached import MANIFEST
 from questlib.data import read_table
 from questlib.kaggle.bundle import KERNEL_METADATA
 from questlib.kaggle.manifest import read_fingerprint
-from questlib.run_folder import SUBMISSION, read_json
+from questlib.marks import list_changed
+from questlib.run_folder import OUTPUTS, SUBMISSION, read_json
 from questlib.schema import ID, TARGETS
 from questlib.submission import check_submission
 
@@ -110,7 +111,8 @@ def fetch_output(kernel: str, folder: Path) -> list[str]:
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent) as temporary:
         fetched = Path(temporary) / "output"
-        _run("kernels", "output", kernel, "-p", str(fetched))
+        _run("kernels", "output", kernel, "-p", str(fetched), "--page-size", "200")
+        _refuse_unlike(fetched, kernel=kernel, state=state)
         for path in fetched.glob("*.log"):
             path.write_text(_render_log(path.read_text(encoding="utf-8")), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
@@ -118,9 +120,29 @@ def fetch_output(kernel: str, folder: Path) -> list[str]:
     if (folder / SUBMISSION).is_file():
         submission = read_table(folder / SUBMISSION, columns=(ID, *TARGETS))
         check_submission(submission, columns=[ID, *TARGETS], ids=submission[ID].to_numpy())
-    elif state == "COMPLETE":
-        raise RuntimeError(f"the run of {kernel} must leave {SUBMISSION}, however it does not; see its log in {folder}")
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def _refuse_unlike(fetched: Path, *, kernel: str, state: str) -> None:
+    # The client keeps whatever the site sends: an error's page, or half of a list, look like files.
+    path = fetched / OUTPUTS
+    if not path.is_file():
+        if state != "COMPLETE":  # what a run that failed had left by then
+            return
+        raise RuntimeError(
+            f"the run of {kernel} must leave {OUTPUTS} and {SUBMISSION}, however the first was not sent; ask again, or "
+            "look at its log on the site"
+        )
+    try:
+        files = read_json(path)["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise RuntimeError(f"{OUTPUTS} of {kernel} must be what its run wrote, however: {error}; ask again") from error
+    wrong = [name for name in (OUTPUTS, SUBMISSION) if name not in (*files, OUTPUTS)] + list_changed(fetched, files)
+    if wrong:
+        raise RuntimeError(
+            f"the output of {kernel} must come as its run left it, however missing or not the same: {wrong[:5]}; the "
+            "site may have sent an error in their place: ask again"
+        )
 
 
 def check_client() -> str:

@@ -33,7 +33,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no gpu": {"enableGpu": False},
     "models": {"modelDataSources": []},  # the client does not print which it was told are invalid
 }
-OTHERS = ("dataset in use", "dataset stays old", "text", "running", "failed")
+OTHERS = ("dataset in use", "dataset stays old", "text", "running", "failed", "error page", "half a list")
 
 
 class Loopback(ThreadingHTTPServer):
@@ -102,8 +102,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not path.is_file():
             self._send({"code": 404, "message": "Not found"}, status=404)
             return
-        content = path.read_bytes()
-        self.send_response(200)
+        content, status = path.read_bytes(), 200
+        if self.server.refusal == "error page" and path.name == "scores.json":
+            content, status = b"<html><title>503 Service Unavailable</title></html>", 503
+        self.send_response(status)
         self.send_header("Content-Type", "application/octet-stream")
         self.send_header("Content-Length", str(len(content)))
         self.send_header("Last-Modified", self.date_time_string(path.stat().st_mtime))
@@ -228,5 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
             for path in sorted(folder.rglob("*"))
             if path.is_file()
         ]
+        if self.server.refusal == "half a list":
+            files = files[: len(files) // 2 + 1]
         log = [{"stream_name": "stdout", "time": 1.5, "data": "fold 0\n"}, {"stream_name": "stderr", "data": "done\n"}]
         self._send({"files": files, "log": json.dumps(log)})

@@ -5,7 +5,8 @@ from pathlib import Path
 from hatchling.builders.wheel import WheelBuilder
 
 from questlib.attached import MANIFEST
-from questlib.run_folder import fingerprint_of, hash_file, read_json, write_json
+from questlib.marks import fingerprint_of, hash_file
+from questlib.run_folder import read_json, write_json
 
 DATASET_METADATA = "dataset-metadata.json"
 

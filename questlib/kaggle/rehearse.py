@@ -24,8 +24,9 @@ from questlib.kaggle.judgements import judge_outcomes, judge_probes
 from questlib.kaggle.manifest import hash_files
 from questlib.kaggle.sessions import HUB_NAME, SHORT_LIMIT_SECONDS, Outcome, Session, SessionKind, run_session
 from questlib.kaggle.twin import make_twin
+from questlib.marks import fingerprint_of
 from questlib.parameters import TAG, read_cell, write_cell
-from questlib.run_folder import fingerprint_of, read_json, write_json
+from questlib.run_folder import read_json, write_json
 
 logger = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from questlib.attached import REQUIREMENTS
 from questlib.kaggle.manifest import hash_source, write_manifest
-from questlib.run_folder import hash_file
+from questlib.marks import hash_file
 
 LOCK = "requirements.lock"
 # What the lock pins must run in Kaggle's images, whatever machine fetches it.

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from questlib.run_folder import check_finished, finished_whole, read_json, told_when_full, write_json
+from questlib.marks import check_finished, finished_whole
+from questlib.run_folder import read_json, told_when_full, write_json
 
 logger = logging.getLogger(__name__)
 
