@@ -78,8 +78,7 @@ def combine_members(
     known = np.logical_and.reduce([member.known for member in members.values()])
     train, folds = tables.train[known], first.fold_of_row[known]
     targets, questions = train[list(TARGETS)].to_numpy(dtype=np.float64), question_of(train)
-    by_fold = [len(np.unique(questions[folds == fold])) for fold in np.unique(folds)]
-    if max(by_fold) < 2 or (len(by_fold) == 1 and _count_parts(questions) < 2):
+    if len(_cut_parts(questions, folds)) < 2:
         return None
     hosts, test_hosts = train["host"].to_numpy(dtype=str), tables.test["host"].to_numpy(dtype=str)
     out_of_fold = {name: member.out_of_fold[known] for name, member in members.items()}
@@ -161,6 +160,7 @@ def score_member(member: MemberPredictions, tables: Tables) -> dict:
         {"fold": int(fold)}
         | score_predictions(predicted[folds == fold], targets[folds == fold], questions=questions[folds == fold])
         for fold in np.unique(folds)
+        if len(np.unique(questions[folds == fold])) > 1  # one question has no rank
     ]
     return {
         "one_row_per_question": score_predictions(predicted, targets, questions=questions),
@@ -202,12 +202,8 @@ def _predict_nested(
     folds: IndexArray,
 ) -> list[tuple[IndexArray, dict[str, FloatArray]]]:
     # The rows of each part, and what is predicted for them by each member, by blend and ties fitted on the other parts.
-    parts = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
-    if len(parts) == 1:
-        splitter = GroupKFold(_count_parts(questions), shuffle=True, random_state=0)
-        parts = [part for _, part in splitter.split(questions, groups=questions)]
     nested = []
-    for part in parts:
+    for part in _cut_parts(questions, folds):
         others = np.setdiff1d(np.arange(len(targets)), part)
         ensemble = Ensemble().fit(
             {name: each[others] for name, each in members.items()},
@@ -221,8 +217,16 @@ def _predict_nested(
     return nested
 
 
-def _count_parts(questions: npt.NDArray) -> int:
-    return min(_PARTS_OF_ONE_FOLD, len(np.unique(questions)) // 2)  # one question has no rank
+def _cut_parts(questions: npt.NDArray, folds: IndexArray) -> list[IndexArray]:
+    # Parts are folds; one fold alone is cut by question, and so are folds of one question each, which has no rank.
+    parts = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
+    if len(parts) > 1 and max(len(np.unique(questions[part])) for part in parts) > 1:
+        return parts
+    n_parts = min(_PARTS_OF_ONE_FOLD, len(np.unique(questions)) // 2)
+    if n_parts < 2:
+        return []
+    splitter = GroupKFold(n_parts, shuffle=True, random_state=0)
+    return [part for _, part in splitter.split(questions, groups=questions)]
 
 
 def _score_parts(

@@ -1,5 +1,6 @@
 """Any table is read as it was written, or refused in one line: the first of those that `make stress` goes through."""
 
+import hostile_folders
 import pytest
 from hostile import FAULTS, build
 from hostile_run import try_table
@@ -24,3 +25,8 @@ def test_the_generator_makes_every_fault_and_whole_tables_too():
     tables = [build(seed) for seed in range(400)]
     assert 0.3 < sum(table.words is None for table in tables) / len(tables) < 0.7
     assert len({table.words for table in tables}) > len(FAULTS)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_a_folder_is_trained_to_a_valid_submission_or_refused(seed, tmp_path):
+    assert hostile_folders.try_folder(hostile_folders.build(seed), tmp_path / "folder") is None
