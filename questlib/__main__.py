@@ -22,7 +22,12 @@ from questlib.submission import check_submission
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command: 0, or 1 after an error, which is told in one message on standard error; 130 where interrupted."""
-    parsed = _build_parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    unreadable = [each for each in given if not _is_utf8(each)]
+    if unreadable:
+        sys.stderr.write(f"questlib: names must be UTF-8, however: {unreadable[0]!r}; rename it\n")
+        return 1
+    parsed = _build_parser().parse_args(given)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("papermill").setLevel(logging.WARNING)  # it would repeat every path twice
     try:
@@ -33,6 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         sys.stderr.write(f"questlib {parsed.name}: {error}\n")
         return 1
+
+
+def _is_utf8(text: str) -> bool:
+    # Bytes of a name that are none come as halves of characters.
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _run(parsed: argparse.Namespace) -> int:

@@ -1,4 +1,7 @@
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -125,7 +128,8 @@ def test_predict_writes_what_the_run_folder_says_of_any_table(
 ) -> None:
     predictions = np.random.default_rng(0).random((6, 30))
 
-    def predict(run_folder: Path, frame: pd.DataFrame, *, cache_folder: Path) -> np.ndarray:
+    def predict(run_folder: Path, frame: pd.DataFrame, *, cache_folder: Path, changed_on_purpose: bool) -> np.ndarray:
+        assert not changed_on_purpose
         assert (run_folder, cache_folder) == (toy_folder / "run", toy_folder / "cache")
         assert frame[ID].tolist() == toy_test_frame[ID].astype(str).tolist()
         return predictions
@@ -146,3 +150,11 @@ def test_command_line_that_is_incomplete_is_refused_with_its_usage(
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     assert "usage: python -m questlib" in capsys.readouterr().err
+
+
+def test_a_name_that_is_not_utf_8_is_told_as_such(tmp_path: Path) -> None:
+    name = os.fsencode(tmp_path) + b"/caf\xe9.csv"
+    done = subprocess.run([sys.executable, "-m", "questlib", "check", name, name], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "names must be UTF-8, however: " in done.stderr

@@ -1,5 +1,6 @@
 """Predicting rows with a model."""
 
+import logging
 from collections.abc import Callable
 from contextlib import nullcontext
 
@@ -14,6 +15,9 @@ from questlib.cpu.cores import count_cores, map_on_cores
 from questlib.devices import narrowed
 from questlib.model.quest import QuestModel
 from questlib.schema import TARGETS
+
+logger = logging.getLogger(__name__)
+_ROWS_PER_WORD = 1_000
 
 
 def visit_batches(
@@ -63,9 +67,14 @@ def predict_logits(
 ) -> Tensor:
     """Predict logits, (n_rows, 30) in 64 bits, on the CPU, in the order of the rows."""
     logits = torch.empty(len(rows), len(TARGETS), dtype=torch.float64)
+    n_done = 0
 
     def keep(chosen: npt.NDArray[np.intp], batch: dict[str, Tensor]) -> None:
+        nonlocal n_done
         logits[torch.from_numpy(chosen)] = _predict_batch(model, batch).double().cpu()
+        before, n_done = n_done, n_done + len(chosen)
+        if before // _ROWS_PER_WORD < n_done // _ROWS_PER_WORD:
+            logger.info("predicted %d of %d rows", n_done, len(rows))
 
     visit_batches(model, rows, collator, keep, batch_size=batch_size, precision=precision)
     return logits
