@@ -19,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from affordable import BASE, measure_base, measure_busy, measure_shared
 from bodies import measure_bodies, share_of_products
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
@@ -28,6 +29,7 @@ from transformers import set_seed
 
 from questlib.data import assign_folds, question_of
 from questlib.metrics import mean_spearman, score_predictions
+from questlib.pretrained import INSTALLED
 from questlib.run_folder import write_json
 
 
@@ -187,6 +189,9 @@ MEASURES = {
     "metric": measure_metric,
     "tokenising": measure_tokenising,
     "memory": measure_memory,
+    "shared": measure_shared,
+    "busy": measure_busy,
+    "base": measure_base,
     "bodies": measure_bodies,
     "score": measure_score,
 }
@@ -216,7 +221,10 @@ def main() -> None:
         print_line(f"{name:<42} {figure}")
     path = arguments.results / f"{machine['device'].replace(' ', '-').lower()}.json"
     table = json.loads(path.read_text(encoding="utf-8"))["table"] if path.exists() else {}
-    for name in arguments.only or [name for name in MEASURES if name != "bodies" or machine["device"] != "cpu"]:
+    left_out = {"bodies"} if machine["device"] == "cpu" else {"busy", "base"}
+    if not (INSTALLED / BASE).is_dir():
+        left_out.add("base")
+    for name in arguments.only or [name for name in MEASURES if name not in left_out]:
         with tempfile.TemporaryDirectory() as folder:
             setting = Setting(arguments.data, Path(folder), n_rows=1_000)
             rows = []
