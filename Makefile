@@ -11,6 +11,9 @@ NAMED = --owner '$(OWNER)' --kernel '$(KERNEL)'
 # PROFILE's default is for runs at home.
 BUILT = $(if $(ENCODER),--encoder '$(ENCODER)') $(if $(RUN),--run '$(RUN)') $(if $(filter command,$(firstword $(origin PROFILE))),--profile '$(PROFILE)') $(ARGS)
 
+# Larger encoders of the kernel's profile are installed where no ENCODER takes their place.
+NEEDED = $(if $(ENCODER)$(filter predict,$(KERNEL)),,$(VENV)/python -m questlib.encoder_parts --of '$(if $(filter command,$(firstword $(origin PROFILE))),$(PROFILE),kaggle)')
+
 SWEEP ?= sweeps/learning_rates_small.yaml
 SWEPT = $(if $(STORAGE),--storage '$(STORAGE)') $(if $(OUT),--out '$(OUT)')
 
@@ -66,12 +69,15 @@ wheels: install  ## Build questlib's wheel and fetch the others that Kaggle lack
 	$(KAGGLE) wheels
 
 bundle: install  ## Write what Kaggle gets: OWNER=user ENCODER=folder-or-name ARGS="-p name value", or KERNEL=predict RUN=folder
+	$(NEEDED)
 	$(KAGGLE) bundle $(NAMED) $(BUILT)
 
 rehearse: install  ## Bundle, then run it as Kaggle would: arguments as bundle, DATA=folder
+	$(NEEDED)
 	$(KAGGLE) rehearse $(NAMED) $(BUILT) --data '$(DATA)'
 
 rehearse-all: install  ## The same with every Python of Kaggle's that is here, in both mount layouts
+	$(NEEDED)
 	$(KAGGLE) rehearse $(NAMED) $(BUILT) --data '$(DATA)' --all
 
 push: install  ## Upload what was rehearsed: OWNER=user KERNEL=train-or-predict

@@ -65,7 +65,7 @@ class Order:
         notebooks = self.project / "notebooks"
         defaults = read_parameters(notebooks / self.described.notebook)
         if self.kernel == "predict":
-            return defaults
+            return override(defaults, read_profile(notebooks / "profiles", "kaggle-predict"))
         return override(defaults, read_profile(notebooks / "profiles", self.profile), self.overrides)
 
     def name_encoders(self) -> dict[str, str]:
