@@ -190,3 +190,14 @@ def test_profiles_are_those_that_are_documented() -> None:
 def test_default_that_is_no_literal_is_refused() -> None:
     with pytest.raises(ValueError, match="malformed node"):
         read_cell("folds: int = len('abc')")
+
+
+def test_what_is_declared_a_float_may_have_halves_but_an_end() -> None:
+    defaults = read_cell("limit: float = 119\nfolds: int = 5\n")
+    assert override(defaults, {"limit": 0.5})["limit"] == 0.5
+    assert override(defaults, {"limit": 30})["limit"] == 30
+    for value in (float("inf"), float("nan")):
+        with pytest.raises(ValueError, match="parameter limit must be a finite number, however"):
+            override(defaults, {"limit": value})
+    with pytest.raises(TypeError, match="parameter folds must be of type int, however: 2.5"):
+        override(defaults, {"folds": 2.5})

@@ -224,3 +224,11 @@ def test_archive_that_is_not_the_published_one_is_refused_and_nothing_is_install
     assert not list((tmp_path / "installed").glob("*"))
     with pytest.raises(ValueError, match="unknown encoder to install: 'mpnet'"):
         install_encoder("mpnet")
+
+
+def test_encoders_of_a_profile_that_are_not_installed_are_listed(tmp_path: Path) -> None:
+    notebook = Path(__file__).parents[1] / "notebooks/quest.ipynb"
+    assert encoder_parts.list_missing("cpu", notebook=notebook) == ["all-mpnet-base-v2"]
+    assert encoder_parts.list_missing("sample", notebook=notebook) == []
+    (tmp_path / "installed/all-mpnet-base-v2").mkdir(parents=True)
+    assert encoder_parts.list_missing("cpu", notebook=notebook) == []
