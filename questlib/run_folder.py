@@ -163,8 +163,8 @@ def written_whole(path: Path, *, size: int | None = None) -> Iterator[Path]:
         return
     path = path.resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = name_unfinished(path)
     with told_when_full(path, size=size):
+        temporary = name_unfinished(path)
         temporary.touch(exist_ok=False)
     mode = stat.S_IMODE((path if path.exists() else temporary).stat().st_mode)
     try:

@@ -43,8 +43,9 @@ def test_run_folder_is_complete(run_folder):
     assert names == {
         "quest.ipynb", "report.html", "recipe.json", "scores.json", "timeline.json", "submission.csv", "ensemble.json",
         "blended_out_of_fold.csv", "tied_out_of_fold.csv", "inputs.json", "members", "logs",
+        "done.json", "outputs.json",
     }  # fmt: skip
-    folds = {path.parent.relative_to(run_folder).as_posix() for path in run_folder.rglob("done.json")}
+    folds = {path.parent.relative_to(run_folder).as_posix() for path in run_folder.glob("members/**/done.json")}
     assert folds == {"members/minilm/fold-0", "members/joint/fold-0", "members/lexical/fold-0"}
 
 

@@ -15,7 +15,7 @@ from questlib.data import read_tables
 from questlib.folds import train_members
 from questlib.parallel import Workers
 from questlib.recipe import Recipe
-from questlib.run_folder import TIMELINE, DiskFull, read_json, told_when_full, write_json
+from questlib.run_folder import TIMELINE, DiskFull, name_unfinished, read_json, told_when_full, write_json
 from questlib.scores import combine_members
 
 CPU = torch.device("cpu")
@@ -120,21 +120,16 @@ class FullAt:
     """A disk that is full at the n-th thing that is written."""
 
     def __init__(self, monkeypatch, number) -> None:
-        import tempfile
-
         self.left, self.names = number, []
-        for name in ("mkstemp", "mkdtemp"):
-            monkeypatch.setattr(f"questlib.run_folder.tempfile.{name}", self._limit(getattr(tempfile, name)))
+        for module in ("run_folder", "marks"):
+            monkeypatch.setattr(f"questlib.{module}.name_unfinished", self._name)
 
-    def _limit(self, make):
-        def limited(*, dir, prefix):  # noqa: A002
-            self.left -= 1
-            self.names.append(prefix)
-            if self.left == 0:
-                raise OSError(errno.ENOSPC, "No space left on device")
-            return make(dir=dir, prefix=prefix)
-
-        return limited
+    def _name(self, path):
+        self.left -= 1
+        self.names.append(path.name)
+        if self.left == 0:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return name_unfinished(path)
 
 
 def test_full_disk_at_every_write_leaves_what_stood_and_is_told(toy_folder, lexical_recipe, tmp_path, monkeypatch):
@@ -163,7 +158,7 @@ def test_full_disk_at_every_write_leaves_what_stood_and_is_told(toy_folder, lexi
         if found is None:
             break
         assert "the disk must have room for " in found
-        assert disk.names[-1].removeprefix(".unfinished-").rstrip("-") in found
+        assert disk.names[-1] in found
         assert not list(run_folder.rglob(".unfinished-*"))
         if (run_folder / "submission.csv").exists():
             assert len((run_folder / "submission.csv").read_text().splitlines()) == len(tables.test) + 1

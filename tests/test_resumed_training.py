@@ -372,17 +372,17 @@ def test_prediction_that_memory_does_not_hold_is_halved_and_stays_the_same(model
     from questlib.model.prediction import predict
 
     expected = predict(model, rows, COLLATOR, batch_size=8, precision="fp32")
-    original, sizes = QuestModel.forward, []
+    original, sizes = QuestModel.pool_passes, []
 
-    def forward(self, **given):  # noqa: ANN003
-        sizes.append(len(given["metadata"]))
-        if sizes[-1] > 1:
+    def pool_passes(self, **given):  # noqa: ANN003
+        sizes.append(len(given["attention_mask"]))
+        if sizes[-1] > 2:  # more than one row
             raise torch.OutOfMemoryError("CUDA out of memory.")
         return original(self, **given)
 
-    monkeypatch.setattr(QuestModel, "forward", forward)
+    monkeypatch.setattr(QuestModel, "pool_passes", pool_passes)
     np.testing.assert_allclose(predict(model, rows, COLLATOR, batch_size=8, precision="fp32"), expected, atol=1e-6)
-    assert max(sizes) > 1
+    assert max(sizes) > 2
 
 
 def test_keeper_without_a_place_keeps_nothing(model):
