@@ -152,10 +152,20 @@ def split_batch(batch: dict[str, Tensor], n_parts: int) -> list[dict[str, Tensor
     for row, text in enumerate(_first_texts(batch, n_rows)):
         groups.setdefault(text, []).append(row)
     together = list(groups.values()) if len(groups) >= n_parts else [[row] for row in range(n_rows)]
-    together.sort(key=lambda rows: -sum(lengths[row] for row in rows))  # stable: a seed decides all
+    shared = [0] * n_rows  # tokens of each row's first pass
+    for row, n_tokens in zip(reversed(batch["rows"].tolist()), reversed(read.tolist()), strict=True):
+        shared[row] = n_tokens
+
+    def cost(rows: list[int]) -> int:  # tokens that are read: the first pass of rows that share it counts once
+        return sum(lengths[row] for row in rows) - sum(shared[row] for row in rows[1:])
+
+    together.sort(key=lambda rows: -cost(rows))  # stable: a seed decides all
     chosen: list[list[int]] = [[] for _ in range(min(n_parts, n_rows))]
+    costs = [0] * len(chosen)
     for rows in together:
-        min(chosen, key=lambda part: sum(lengths[row] for row in part)).extend(rows)
+        least = costs.index(min(costs))
+        chosen[least] += rows
+        costs[least] += cost(rows)
     return [_take_rows(batch, torch.tensor(rows, device=read.device), n_rows) for rows in chosen]
 
 
