@@ -9,10 +9,11 @@ OWNER ?= owner
 KERNEL ?= train
 NAMED = --owner '$(OWNER)' --kernel '$(KERNEL)'
 # PROFILE's default is for runs at home.
-BUILT = $(if $(ENCODER),--encoder '$(ENCODER)') $(if $(RUN),--run '$(RUN)') $(if $(filter command,$(firstword $(origin PROFILE))),--profile '$(PROFILE)') $(ARGS)
+CHOSEN = $(if $(filter command,$(firstword $(origin PROFILE))),$(PROFILE))
+BUILT = $(if $(ENCODER),--encoder '$(ENCODER)') $(if $(RUN),--run '$(RUN)') $(if $(CHOSEN),--profile '$(CHOSEN)') $(ARGS)
 
 # Larger encoders of the kernel's profile are installed where no ENCODER takes their place.
-NEEDED = $(if $(ENCODER)$(filter predict,$(KERNEL)),,$(VENV)/python -m questlib.encoder_parts --of '$(if $(filter command,$(firstword $(origin PROFILE))),$(PROFILE),kaggle)')
+NEEDED = $(if $(ENCODER)$(filter predict,$(KERNEL)),,$(VENV)/python -m questlib.encoder_parts --of '$(or $(CHOSEN),kaggle)')
 
 SWEEP ?= sweeps/learning_rates_small.yaml
 SWEPT = $(if $(STORAGE),--storage '$(STORAGE)') $(if $(OUT),--out '$(OUT)')

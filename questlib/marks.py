@@ -73,11 +73,12 @@ def _read_mark(path: Path) -> dict[str, str]:
     try:
         content = read_json(path)
         files = content["files"]
-        if as_json(content) == path.read_text(encoding="utf-8") and all(len(digest) == 64 for digest in files.values()):
-            return files
-    except (ValueError, KeyError, TypeError, AttributeError):
-        pass
-    raise ValueError(f"{path} must be as its run wrote it, however it was changed; copy it anew")
+        if as_json(content) != path.read_text(encoding="utf-8") or any(len(digest) != 64 for digest in files.values()):
+            raise ValueError("no run writes so")
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        told = f"{path} must be as its run wrote it, however it was changed: {error}; copy it anew"
+        raise ValueError(told) from error
+    return files
 
 
 def _list_names(folder: Path) -> list[str]:

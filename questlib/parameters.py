@@ -32,16 +32,8 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
 def read_cell(source: str) -> dict[str, Any]:
     """Read the source of a parameters cell; see `read_parameters`."""
     values = {name: ast.literal_eval(value) for name, value in _find_values(source).items()}
-    # What is declared a float may have halves, also where its default is whole.
-    declared = {each.target.id for each in ast.parse(source).body if _is_declared(each, kind="float")}  # type: ignore[attr-defined]
-    return {name: float(value) if name in declared else value for name, value in values.items()}
-
-
-def _is_declared(statement: ast.stmt, *, kind: str) -> bool:
-    match statement:
-        case ast.AnnAssign(target=ast.Name(), annotation=ast.Name(id=annotation), value=ast.expr()):
-            return annotation == kind
-    return False
+    floats = _find_floats(source)  # they may have halves, also where the default is whole
+    return {name: float(value) if name in floats else value for name, value in values.items()}
 
 
 def write_cell(source: str, values: Mapping[str, Any]) -> str:
@@ -67,6 +59,14 @@ def _find_values(source: str) -> dict[str, ast.expr]:
             ):
                 found[name] = value
     return found
+
+
+def _find_floats(source: str) -> set[str]:
+    return {
+        ast.unparse(statement.target)
+        for statement in ast.parse(source).body
+        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.annotation) == "float"
+    }
 
 
 class _Loader(yaml.SafeLoader):

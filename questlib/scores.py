@@ -55,8 +55,10 @@ class Combination:
         write_json(run_folder / SCORES, self.scores)
         write_json(run_folder / ENSEMBLE, self.ensemble)
         # What is predicted with stands on these files, and on nothing else.
-        folders = [fold_folder(run_folder, *fold) for fold in _pairs(self.ensemble["folds"])]
-        mark_done(run_folder, [ENSEMBLE, *((each / DONE).relative_to(run_folder).as_posix() for each in folders)])
+        folders = [
+            fold_folder(run_folder, name, fold) for name, each in self.ensemble["folds"].items() for fold in each
+        ]
+        mark_done(run_folder, [ENSEMBLE, *((folder / DONE).relative_to(run_folder).as_posix() for folder in folders)])
 
 
 def combine_members(
@@ -104,10 +106,6 @@ def combine_members(
         folds=folds,
         test=ensemble.transform({name: member.test for name, member in members.items()}, hosts=test_hosts),
     )
-
-
-def _pairs(folds: Mapping[str, Sequence[int]]) -> list[tuple[str, int]]:
-    return [(name, fold) for name, each in folds.items() for fold in each]
 
 
 def compare(train: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> tuple[float, float, int]:

@@ -30,7 +30,7 @@ def map_on_cores(work: Callable[[Part], Result], parts: Sequence[Part], *, devic
     Modes that torch keeps per thread, such as `inference_mode` and `autocast`, must be entered in the work itself.
     """
     n_cores = count_cores(device)
-    if n_cores == 1 or not len(parts):
+    if n_cores == 1:
         return [work(part) for part in parts]
 
     def compute(part: Part) -> Result:

@@ -46,8 +46,7 @@ class StepOnCores:
         """
         device = batch["metadata"].device
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        parts = split_batch(batch, self._count_parts(batch, n_parts))
-        seeds = torch.randint(2**62, (len(parts),)).tolist()
+        parts = self._split(batch, n_parts)
 
         def compute(part_and_seed: tuple[dict[str, Tensor], int]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
             part, seed = part_and_seed
@@ -56,7 +55,7 @@ class StepOnCores:
             return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
 
         with self._shared_by_parts():
-            results = map_on_cores(compute, list(zip(parts, seeds, strict=True)), device=device)
+            results = map_on_cores(compute, parts, device=device)
         self._add_gradients(parameters, [gradients for _, gradients in results])
         return torch.stack([loss for loss, _ in results]).sum()
 
@@ -80,8 +79,7 @@ class StepOnCores:
         """
         device = batch["metadata"].device
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        parts = split_batch(batch, self._count_parts(batch, n_parts))
-        seeds = torch.randint(2**62, (len(parts),)).tolist()
+        parts = self._split(batch, n_parts)
 
         def go_forward(part_and_seed: tuple[dict[str, Tensor], int]) -> Tensor:
             part, seed = part_and_seed
@@ -93,9 +91,9 @@ class StepOnCores:
             return torch.autograd.grad(logits, parameters, gradient, allow_unused=True)
 
         with self._shared_by_parts():
-            logits = map_on_cores(go_forward, list(zip(parts, seeds, strict=True)), device=device)
+            logits = map_on_cores(go_forward, parts, device=device)
             together = torch.cat(logits).detach().requires_grad_()
-            labels = torch.cat([part["labels"] for part in parts]).float()
+            labels = torch.cat([part["labels"] for part, _ in parts]).float()
             loss = loss_of(together, labels) * len(labels) / n_rows
             (gradient,) = torch.autograd.grad(loss, together)
             pairs = list(zip(logits, gradient.split([len(each) for each in logits]), strict=True))
@@ -103,9 +101,11 @@ class StepOnCores:
         self._add_gradients(parameters, results)
         return loss.detach()
 
-    def _count_parts(self, batch: dict[str, Tensor], n_parts: int) -> int:
+    def _split(self, batch: dict[str, Tensor], n_parts: int) -> list[tuple[dict[str, Tensor], int]]:
+        # Each part with a seed of its own.
         rows = batch["metadata"]
-        return max(n_parts, count_cores(rows.device), math.ceil(len(rows) / _ROWS_OF_A_PART))
+        parts = split_batch(batch, max(n_parts, count_cores(rows.device), math.ceil(len(rows) / _ROWS_OF_A_PART)))
+        return list(zip(parts, torch.randint(2**62, (len(parts),)).tolist(), strict=True))
 
     def _add_gradients(self, parameters: Sequence[nn.Parameter], results: Sequence[tuple[Tensor | None, ...]]) -> None:
         for gradients in results:
@@ -145,37 +145,33 @@ def split_batch(batch: dict[str, Tensor], n_parts: int) -> list[dict[str, Tensor
 
     Rows that share a pass stay in one part, where there are enough others.
     """
-    n_rows = len(batch["metadata"])
-    read = batch["attention_mask"].sum(dim=1) if "attention_mask" in batch else torch.ones_like(batch["rows"])
-    lengths = torch.zeros(n_rows, dtype=torch.long, device=read.device).index_add(0, batch["rows"], read).tolist()
+    n_rows, rows = len(batch["metadata"]), batch["rows"].tolist()
+    read = (
+        batch["attention_mask"].sum(dim=1) if "attention_mask" in batch else torch.ones_like(batch["rows"])
+    ).tolist()
+    texts = batch["texts"].tolist() if "texts" in batch else rows
+    lengths, first = [0] * n_rows, [-1] * n_rows  # tokens of each row, and which pass is its first
+    for place, (row, n_tokens) in enumerate(zip(rows, read, strict=True)):
+        lengths[row] += n_tokens
+        first[row] = place if first[row] < 0 else first[row]
     groups: dict[int, list[int]] = {}
-    for row, text in enumerate(_first_texts(batch, n_rows)):
-        groups.setdefault(text, []).append(row)
+    for row in range(n_rows):
+        groups.setdefault(texts[first[row]], []).append(row)
     together = list(groups.values()) if len(groups) >= n_parts else [[row] for row in range(n_rows)]
-    shared = [0] * n_rows  # tokens of each row's first pass
-    for row, n_tokens in zip(reversed(batch["rows"].tolist()), reversed(read.tolist()), strict=True):
-        shared[row] = n_tokens
 
-    def cost(rows: list[int]) -> int:  # tokens that are read: the first pass of rows that share it counts once
-        return sum(lengths[row] for row in rows) - sum(shared[row] for row in rows[1:])
+    def cost(group: list[int]) -> int:
+        """Count the tokens that are read: the first pass of rows that share it counts once."""
+        return sum(lengths[row] for row in group) - sum(read[first[row]] for row in group[1:])
 
-    together.sort(key=lambda rows: -cost(rows))  # stable: a seed decides all
+    together.sort(key=lambda group: -cost(group))  # stable: a seed decides all
     chosen: list[list[int]] = [[] for _ in range(min(n_parts, n_rows))]
     costs = [0] * len(chosen)
-    for rows in together:
+    for group in together:
         least = costs.index(min(costs))
-        chosen[least] += rows
-        costs[least] += cost(rows)
-    return [_take_rows(batch, torch.tensor(rows, device=read.device), n_rows) for rows in chosen]
-
-
-def _first_texts(batch: dict[str, Tensor], n_rows: int) -> list[int]:
-    if "texts" not in batch:
-        return list(range(n_rows))
-    first: dict[int, int] = {}
-    for row, text in zip(batch["rows"].tolist(), batch["texts"].tolist(), strict=True):
-        first.setdefault(row, text)
-    return [first[row] for row in range(n_rows)]
+        chosen[least] += group
+        costs[least] += cost(group)
+    device = batch["rows"].device
+    return [_take_rows(batch, torch.tensor(each, device=device), n_rows) for each in chosen]
 
 
 def _take_rows(batch: dict[str, Tensor], chosen: Tensor, n_rows: int) -> dict[str, Tensor]:

@@ -10,12 +10,10 @@ from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 _N_TOKENS = 8  # of a pass that a body is tried with
 
 
-class NotRead(nn.Module):
-    """Stands where a body pools tokens for another task."""
-
-    def forward(self, states: Tensor, *_: object, **__: object) -> Tensor:
-        """Let states through."""
-        return states
+def short_pass(body: PreTrainedModel) -> dict[str, Tensor]:
+    """Give a pass that every body should read, of its last words: ids and mask of shape (1, n_tokens)."""
+    ids = torch.arange(body.config.vocab_size - _N_TOKENS, body.config.vocab_size, device=body.device)[None]
+    return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
 
 
 def read_body(folder: Path, body_config: PretrainedConfig) -> PreTrainedModel:
@@ -51,9 +49,10 @@ def refuse_silent(body: PreTrainedModel) -> None:
     """Refuse a body that does not make a vector of each token out of ids and a mask alone, asked before training."""
     was_training = body.training
     body.eval()
-    ids = torch.arange(body.config.vocab_size - _N_TOKENS, body.config.vocab_size, device=body.device)[None]
+    tokens = short_pass(body)
+    ids = tokens["input_ids"]
     try:
-        states = body(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state
+        states = body(**tokens).last_hidden_state
         width = states.shape[-1]
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from questlib.model.body import short_pass
+
 Module = TypeVar("Module", bound=nn.Module)
 # A pass shows whether the halves of a body make the whole: as a share of the largest state; rounding is below.
-_N_TOKENS, _TOLERANCE = 8, 1e-5
+_TOLERANCE = 1e-5
 
 
 class BodyHalves:
@@ -33,7 +35,7 @@ class BodyHalves:
         self.upper = _with_layers(body, self._path, self._learning)
         for name in ("embeddings", "embeddings_project"):
             if name in self.upper._modules:
-                self.upper._modules[name] = _AsGiven()
+                self.upper._modules[name] = AsGiven()
 
     def frozen_parameters(self) -> Iterator[nn.Parameter]:
         """Give all that the lower half is made of, and what both halves share."""
@@ -54,13 +56,11 @@ class BodyHalves:
         """
         was_training = self._body.training
         self._body.eval()
-        vocabulary = self._body.config.vocab_size
-        ids = torch.arange(vocabulary - _N_TOKENS, vocabulary, device=self._body.device)[None]
-        mask = torch.ones_like(ids)
+        tokens = short_pass(self._body)
         try:
-            whole = self._body(input_ids=ids, attention_mask=mask).last_hidden_state
-            states = self.lower(input_ids=ids, attention_mask=mask).last_hidden_state
-            again = self.upper(inputs_embeds=states, attention_mask=mask).last_hidden_state
+            whole = self._body(**tokens).last_hidden_state
+            states = self.lower(**tokens).last_hidden_state
+            again = self.upper(inputs_embeds=states, attention_mask=tokens["attention_mask"]).last_hidden_state
             difference = float((whole - again).abs().max() / whole.abs().max())
         except (AttributeError, TypeError, RuntimeError, KeyError) as error:
             raise ValueError(
@@ -76,12 +76,13 @@ class BodyHalves:
             )
 
 
-class _AsGiven(nn.Module):
-    """Stands where embeddings are made of words, and lets states through."""
+class AsGiven(nn.Module):
+    """Stands where embeddings are made of words, or tokens are pooled for another task, and lets states through."""
 
     def forward(
         self, states: Tensor | None = None, inputs_embeds: Tensor | None = None, *_: object, **__: object
     ) -> Tensor:
+        """Give what was given."""
         given = states if inputs_embeds is None else inputs_embeds
         assert given is not None
         return given

@@ -11,10 +11,10 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from questlib.cpu.attention import attend_by_pass, read_first_alone
-from questlib.model.body import NotRead, begin_anew, read_body, refuse_other_weights, refuse_silent
+from questlib.model.body import begin_anew, read_body, refuse_other_weights, refuse_silent
 from questlib.model.config import QuestConfig, refuse_too_many_layers
 from questlib.model.distinct import split_passes
-from questlib.model.halves import BodyHalves, layers_of
+from questlib.model.halves import AsGiven, BodyHalves, layers_of
 from questlib.model.losses import LOSSES
 from questlib.model.quest_head import QuestHead
 from questlib.schema import TARGETS
@@ -98,7 +98,7 @@ class QuestModel(PreTrainedModel):
     def _prepare_body(self) -> None:
         if getattr(self.body, "pooler", None) is not None:
             # Trained on another task, and never read; some families go through it all the same.
-            setattr(self.body, "pooler", NotRead())  # noqa: B010  mypy: a module
+            setattr(self.body, "pooler", AsGiven())  # noqa: B010  mypy: a module
         attend_by_pass(self.body)
         if self.head.pooling.reads_first_only and self.head.mix.n_layers == 1:
             read_first_alone(self.body)

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from questlib.model.quest import QuestModel
+from questlib.training.best_weights import put_weights
 
 # Weights of so many steps are averaged; more hardly differ.
 _N_AVERAGED = 8
@@ -49,7 +48,7 @@ class AverageWeights(TrainerCallback):
                 if average is not now:
                     average.lerp_(now, 1 / self.n_averaged)
         if step >= n_steps:
-            self._put(event["model"])
+            put_weights(event["model"], self.weights)
 
     def on_train_end(
         self,
@@ -60,10 +59,4 @@ class AverageWeights(TrainerCallback):
     ) -> None:
         """Do so too where the stage ends sooner than it was planned to."""
         if state.global_step < state.max_steps:
-            self._put(event["model"])
-
-    @torch.no_grad()
-    def _put(self, model: QuestModel) -> None:
-        for name, weight in model.named_parameters():
-            if name in self.weights:
-                weight.copy_(self.weights[name])
+            put_weights(event["model"], self.weights)

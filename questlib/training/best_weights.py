@@ -1,6 +1,7 @@
 """The best weights of a training, and when a stage has had its time."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -66,10 +67,7 @@ class BestWeights(TrainerCallback):
 
     def restore(self, model: QuestModel) -> None:
         """Put the best weights back."""
-        with torch.no_grad():
-            for name, weight in model.named_parameters():
-                if name in self.weights:
-                    weight.copy_(self.weights[name])
+        put_weights(model, self.weights)
 
     def get_scores(self) -> dict[str, float]:
         """Give what decides which weights are the best, as JSON has it; nothing before the first evaluation."""
@@ -79,3 +77,11 @@ class BestWeights(TrainerCallback):
         """Take what `get_scores` gave."""
         if scores:
             self.best_score, self._reference = scores["best"], scores["reference"]
+
+
+@torch.no_grad()
+def put_weights(model: QuestModel, weights: Mapping[str, Tensor]) -> None:
+    """Give a model those weights that are there, by name."""
+    for name, weight in model.named_parameters():
+        if name in weights:
+            weight.copy_(weights[name])
