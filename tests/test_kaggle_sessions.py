@@ -1,7 +1,10 @@
 """Sessions in the sandbox, with small notebooks in this environment: what they may do, and what is seen of the rest."""
 
 import json
+import shutil
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import nbformat
@@ -163,3 +166,25 @@ def test_mounts_are_laid_out_in_either_way(layout: str, tables: Path, tmp_path: 
     assert (target / at / "version/config.json").is_file()
     competition = {"old": "google-quest-challenge", "new": "competitions/google-quest-challenge"}[layout]
     assert (target / competition / "train.csv").is_file()
+
+
+def test_a_library_under_tmp_is_there_in_a_session_and_nothing_else_of_tmp_is(tmp_path: Path) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as clone:
+        library = Path(shutil.copytree(SAMPLE.parents[1] / "questlib", Path(clone) / "questlib"))
+        (Path(clone) / "other").touch()
+        for name in ("attached", "working"):
+            (tmp_path / name).mkdir()
+        seen = "import os, sys; print(sorted(os.listdir(sys.argv[1])), os.access(sys.argv[1] + '/questlib', os.W_OK))"
+        code = f"""
+import os, sys
+from pathlib import Path
+sys.path.insert(0, {clone!r})
+from questlib.kaggle.sandbox import run_in_sandbox
+run_in_sandbox(
+    [sys.executable, "-c", {seen!r}, {clone!r}], attached=Path("attached").resolve(), timeout=60, log=Path("log"),
+    working=Path("working").resolve(), python=Path(sys.prefix), environment=dict(os.environ),
+)
+"""
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path)
+        assert library.is_dir()
+    assert (tmp_path / "log").read_text() == "['questlib'] False\n"

@@ -41,7 +41,7 @@ def run_in_sandbox(
     """Run a command as a Kaggle session would.
 
     Args:
-        command: Run in /kaggle/working. Of this machine's /tmp it sees nothing.
+        command: Run in /kaggle/working. Of this machine's /tmp it sees nothing but the library.
         attached: What stands at /kaggle/input.
         working: What stands at /kaggle/working; what the command writes there stays.
         python: The root of a virtual environment; changes to it are seen by the command only.
@@ -113,6 +113,10 @@ def _build_root(root: Path, *, attached: Path, working: Path, python: Path) -> N
     _bind(working, root / "kaggle/working")
     _bind(scratch / "tmp", root / "tmp")
     (root / "tmp/home").mkdir()
+    library = Path(__file__).resolve().parents[1]
+    if library.is_relative_to("/tmp"):  # a clone there is hidden by the session's own, and yet runs it
+        _bind(library, root / library.relative_to("/"))
+        _make_read_only(root / library.relative_to("/"))
     # pip may install into the environment, as it may on Kaggle, but nothing of that outlives the session.
     layers = f"lowerdir={python},upperdir={scratch}/upper,workdir={scratch}/work"
     target = root / python.relative_to("/")
