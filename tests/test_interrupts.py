@@ -36,10 +36,9 @@ def test_signal_ends_a_run_in_seconds_with_the_command_that_goes_on(folder, enco
         stress.command(out, encoder_folder, **{"stages.full.epochs": "500"}), cwd=stress.PROJECT, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE,
     )  # fmt: skip
-    while not (out / "checkpoints").exists() and process.poll() is None:
-        time.sleep(0.1)
-    time.sleep(1)
-    begun = time.monotonic()
+    while not list((out / "checkpoints").rglob("state.safetensors")) and process.poll() is None:
+        time.sleep(0.1)  # before the first step there is nothing to keep
+    begun, signalled = time.monotonic(), time.time()
     process.send_signal(number)
     _, told = process.communicate(timeout=60)
     assert process.returncode == status, told
@@ -48,7 +47,7 @@ def test_signal_ends_a_run_in_seconds_with_the_command_that_goes_on(folder, enco
     assert line.startswith(sys.executable)
     assert f"--out {out}" in line
     assert "-p stages.full.epochs 500" in line
-    assert list((out / "checkpoints").rglob("state.safetensors"))
+    assert max(each.stat().st_mtime for each in (out / "checkpoints").rglob("state.safetensors")) > signalled
     assert (out / "report.html").exists()
 
 
