@@ -44,7 +44,7 @@ def train(encoder_folder, rows, tmp_path, *, dropout, accumulation=1, **options)
 
 
 def test_results_come_in_the_order_of_the_parts_and_each_part_has_one_thread(n_cores):
-    found = map_on_cores(lambda part: (part, torch.get_num_threads()), range(20), device=CPU)
+    found = list(map_on_cores(lambda part: (part, torch.get_num_threads()), range(20), device=CPU))
     assert found == [(part, 1) for part in range(20)]
     assert torch.get_num_threads() == n_cores
 
@@ -52,7 +52,7 @@ def test_results_come_in_the_order_of_the_parts_and_each_part_has_one_thread(n_c
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="others keep freed memory in their own ways")
 @pytest.mark.parametrize("n_cores", [2], indirect=True)
 def test_memory_that_is_freed_is_not_cleared_page_by_page_again(n_cores):
-    map_on_cores(lambda part: part, range(2), device=CPU)
+    list(map_on_cores(lambda part: part, range(2), device=CPU))
 
     def allocate_and_count_faults():
         before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -66,7 +66,7 @@ def test_memory_that_is_freed_is_not_cleared_page_by_page_again(n_cores):
 
 def test_an_error_in_one_part_is_raised_and_leaves_the_number_of_threads(n_cores):
     with pytest.raises(ZeroDivisionError):
-        map_on_cores(lambda part: 1 // part, range(3), device=CPU)
+        list(map_on_cores(lambda part: 1 // part, range(3), device=CPU))
     assert torch.get_num_threads() == n_cores
 
 

@@ -2,7 +2,7 @@
 
 import ctypes
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import Any, TypeVar
@@ -24,21 +24,26 @@ def count_cores(device: torch.device) -> int:
     return torch.get_num_threads() if device.type == "cpu" else 1
 
 
-def map_on_cores(work: Callable[[Part], Result], parts: Sequence[Part], *, device: torch.device) -> list[Result]:
-    """Do some work on each part, as many at once as the device has cores, with one thread each; results are in order.
+def map_on_cores(work: Callable[[Part], Result], parts: Sequence[Part], *, device: torch.device) -> Iterator[Result]:
+    """Do some work on each part, as many at once as the device has cores, with one thread each.
 
     Modes that torch keeps per thread, such as `inference_mode` and `autocast`, must be entered in the work itself.
+
+    Yields:
+        The results in order, each as soon as it and those before it are there.
     """
     n_cores = count_cores(device)
     if n_cores == 1:
-        return [work(part) for part in parts]
+        yield from map(work, parts)
+        return
 
     def compute(part: Part) -> Result:
         torch.set_num_threads(1)  # anew for each part: some of what it sets holds for all threads
         return work(part)
 
     try:
-        return list(_start_threads(n_cores).map(compute, parts))
+        torch.set_num_threads(1)  # for whoever takes the results while others are computed
+        yield from _start_threads(n_cores).map(compute, parts)
     finally:
         torch.set_num_threads(n_cores)
 

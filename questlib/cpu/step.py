@@ -54,10 +54,13 @@ class StepOnCores:
                 loss = loss_of(part) * len(part["metadata"]) / n_rows
             return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
 
+        losses, sums = [], [parameter.grad for parameter in parameters]
         with self._shared_by_parts():
-            results = map_on_cores(compute, parts, device=device)
-        self._add_gradients(parameters, [gradients for _, gradients in results])
-        return torch.stack([loss for loss, _ in results]).sum()
+            for loss, gradients in map_on_cores(compute, parts, device=device):
+                losses.append(loss)
+                self._add_gradients(sums, gradients)  # at once: those of all parts together take as much as the rest
+        self._give_gradients(parameters, sums)
+        return torch.stack(losses).sum()
 
     def differentiate_together(
         self,
@@ -91,14 +94,16 @@ class StepOnCores:
             return torch.autograd.grad(logits, parameters, gradient, allow_unused=True)
 
         with self._shared_by_parts():
-            logits = map_on_cores(go_forward, parts, device=device)
+            logits = list(map_on_cores(go_forward, parts, device=device))
             together = torch.cat(logits).detach().requires_grad_()
             labels = torch.cat([part["labels"] for part, _ in parts]).float()
             loss = loss_of(together, labels) * len(labels) / n_rows
             (gradient,) = torch.autograd.grad(loss, together)
             pairs = list(zip(logits, gradient.split([len(each) for each in logits]), strict=True))
-            results = map_on_cores(go_backward, pairs, device=device)
-        self._add_gradients(parameters, results)
+            sums = [parameter.grad for parameter in parameters]
+            for gradients in map_on_cores(go_backward, pairs, device=device):
+                self._add_gradients(sums, gradients)
+        self._give_gradients(parameters, sums)
         return loss.detach()
 
     def _split(self, batch: dict[str, Tensor], n_parts: int) -> list[tuple[dict[str, Tensor], int]]:
@@ -107,22 +112,23 @@ class StepOnCores:
         parts = split_batch(batch, max(n_parts, count_cores(rows.device), math.ceil(len(rows) / _ROWS_OF_A_PART)))
         return list(zip(parts, torch.randint(2**62, (len(parts),)).tolist(), strict=True))
 
-    def _add_gradients(self, parameters: Sequence[nn.Parameter], results: Sequence[tuple[Tensor | None, ...]]) -> None:
-        for gradients in results:
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                if gradient is not None:
-                    self._add_gradient(parameter, gradient)
+    def _add_gradients(self, sums: list[Tensor | None], gradients: Sequence[Tensor | None]) -> None:
+        for place, (total, gradient) in enumerate(zip(sums, gradients, strict=True)):
+            if gradient is None:
+                continue
+            if total is not None:
+                total.add_(gradient)
+            elif gradient.is_sparse:
+                # Kept from step to step: memory of this size is given back when freed, and slow to be had again.
+                if self._word_gradient is None:
+                    self._word_gradient = torch.empty(gradient.shape)
+                sums[place] = self._word_gradient.zero_().add_(gradient)
+            else:
+                sums[place] = gradient.float()
 
-    def _add_gradient(self, parameter: nn.Parameter, gradient: Tensor) -> None:
-        if parameter.grad is not None:
-            parameter.grad.add_(gradient)
-        elif gradient.is_sparse:
-            # Kept from step to step: memory of this size is given back when freed, and slow to be had again.
-            if self._word_gradient is None:
-                self._word_gradient = torch.empty_like(parameter)
-            parameter.grad = self._word_gradient.zero_().add_(gradient)
-        else:
-            parameter.grad = gradient.to(parameter.dtype)
+    def _give_gradients(self, parameters: Sequence[nn.Parameter], sums: Sequence[Tensor | None]) -> None:
+        for parameter, total in zip(parameters, sums, strict=True):
+            parameter.grad = total  # only now: while parts are computed, parameters are bf16
 
     @contextmanager
     def _shared_by_parts(self) -> Iterator[None]:

@@ -58,7 +58,8 @@ def visit_batches(
     # bf16 has the range of 32 bits, so a body runs in it throughout; fp16 has not, so autocast keeps its sums in these.
     with narrowed(model.body.parameters()) if precision == "bf16" else nullcontext():
         chunks = [order[start : start + n_rows] for start in range(0, len(order), n_rows)]
-        map_on_cores(compute, chunks, device=model.device)
+        for _ in map_on_cores(compute, chunks, device=model.device):
+            pass
     model.train(was_training)
 
 
