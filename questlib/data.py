@@ -1,9 +1,10 @@
 """The competition's tables: read, checked, nulls given a stated value, rows split by question."""
 
 import math
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,12 +33,12 @@ class Tables:
     nulls: pd.DataFrame
 
 
-def read_tables(data: str) -> Tables:
+def read_tables(data: str | Path) -> Tables:
     """Read the tables of a folder or, by its slug, of an attached competition or dataset; raises as `read_table`."""
-    folder = find_folder(data, marker="train.csv")
+    folder = find_folder(str(data), marker="train.csv")
     if folder is None:
         raise FileNotFoundError(
-            f"no train.csv in the data folder {data!r} ({describe_mounts()}); "
+            f"no train.csv in the data folder {str(data)!r} ({describe_mounts()}); "
             "name a folder with train.csv, test.csv and sample_submission.csv"
         )
     train = read_table(folder / "train.csv", columns=(*INPUT_COLUMNS, QUESTION, *TARGETS))
@@ -67,7 +68,7 @@ def _refuse_contradiction(test: pd.DataFrame, sample: pd.DataFrame, *, folder: P
         )
 
 
-def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
+def read_table(path: str | Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
     """Read a CSV table and check that it holds the columns; the id and any target are checked by value too.
 
     All fields are text, ids too, but the targets among the columns. Only an empty field is a null, and stays one: a
@@ -78,21 +79,28 @@ def read_table(path: Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
         ValueError: If it is no whole table, is empty, lacks or doubles a column, repeats an id, or a target is no
             number in [0, 1].
     """
+    path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"there is no table {path}; put it there or name another")
     frame = read_csv(path)
-    header = list(frame.columns)
-    doubled = [name for name, count in Counter(header).items() if count > 1]
-    if doubled:
-        raise ValueError(f"{path} must name each column once, however doubled: {doubled}; remove the copies")
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        held = list(frame.columns)[:12]
-        raise ValueError(f"{path} must hold the columns {missing}, however it holds {held} ...; add them")
+    refuse_missing(frame, columns=columns, what=str(path))
     if frame.empty:
         raise ValueError(f"{path} must hold at least one row, however: it holds only a header")
     _check_ids(frame[ID], path=path)
-    return frame.assign(**{name: _read_target(frame[name], path=path) for name in TARGETS if name in columns})
+    return frame.assign(**{name: read_ratings(frame[name], what=str(path)) for name in TARGETS if name in columns})
+
+
+def refuse_missing(frame: pd.DataFrame, *, columns: Iterable[str], what: str = "frame") -> None:
+    """Refuse a table, called `what`, that lacks some columns or doubles any."""
+    if not isinstance(frame, pd.DataFrame):
+        raise TypeError(f"{what} must be a pandas DataFrame, however: {type(frame)}; build one")
+    doubled = frame.columns[frame.columns.duplicated()].unique().tolist()
+    if doubled:
+        raise ValueError(f"{what} must name each column once, however doubled: {doubled}; remove the copies")
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        held = list(frame.columns)[:12]
+        raise ValueError(f"{what} must hold the columns {missing}, however it holds {held} ...; add them")
 
 
 def _check_ids(ids: pd.Series, *, path: Path) -> None:
@@ -104,23 +112,26 @@ def _check_ids(ids: pd.Series, *, path: Path) -> None:
         raise ValueError(f"{path}: {ID} must be unique, however repeated: {repeated}; keep one row of each")
 
 
-def _read_target(values: pd.Series, *, path: Path) -> npt.NDArray[np.float64]:
+def read_ratings(values: pd.Series, *, what: str = "frame") -> npt.NDArray[np.float64]:
+    """Read a target of a table, called `what`; one that is no number in [0, 1] is refused by its row, from 0."""
     numbers = np.array([_read_number(value) for value in values])
     wrong = ~((numbers >= 0) & (numbers <= 1))  # what is no number is NaN, which lies nowhere
     if wrong.any():
         row = int(wrong.argmax())
-        found = values.tolist()[row] or "nothing"
+        found = "nothing" if pd.isna(values.iloc[row]) else values.iloc[row]
         raise ValueError(
-            f"{path}: {values.name} must be a number in [0, 1], however: {found} in row {row} "
+            f"{what}: {values.name} must be a number in [0, 1], however: {found} in row {row} "
             f"({int(wrong.sum())} such rows); correct or remove them"
         )
     return numbers
 
 
-def _read_number(value: str | None) -> float:
+def _read_number(value: Any) -> float:  # noqa: ANN401  whatever a frame holds
+    if isinstance(value, str) and "_" in value:  # Python's own code may have 1_000
+        return math.nan
     try:
-        return math.nan if value is None or "_" in value else float(value)  # Python's own code may have 1_000
-    except ValueError:
+        return float(value)
+    except (TypeError, ValueError):
         return math.nan
 
 
@@ -183,7 +194,13 @@ def hold_out_questions(
     Held out are whole questions: a share in (0, 1), two at least. `questions` has a row for each of the whole table.
     """
     # One row has no rank correlation, so two questions are the least that can tell when to stop.
-    n_held_out = max(2, math.ceil(share * len(np.unique(questions[rows]))))
+    n_questions = len(np.unique(questions[rows]))
+    n_held_out = max(2, math.ceil(share * n_questions))
+    if n_held_out >= n_questions:
+        raise ValueError(
+            f"there must be three questions at least, of which two are held out to stop by, however: {n_questions=}; "
+            "give more, or set stop_share to 0"
+        )
     splitter = GroupShuffleSplit(n_splits=1, test_size=n_held_out, random_state=seed)
     kept, held_out = next(splitter.split(rows, groups=questions[rows]))
     return rows[kept], rows[held_out]

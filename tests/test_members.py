@@ -94,10 +94,83 @@ def test_member_refuses_what_it_cannot_do(kind, build, toy_frame, tmp_path):
     assert not (tmp_path / "saved").exists()
     with pytest.raises(ValueError, match=r"frame must hold the columns \['answer', 'host'\]"):
         member.fit(toy_frame.drop(columns=["answer", "host"]))
-    with pytest.raises(ValueError, match="every rating must be a number in"):
-        member.fit(toy_frame.assign(**{TARGETS[2]: 1.5}))
+    for rating, shown in ((1.5, "1.5"), (np.nan, "nothing"), ("high", "high")):
+        ratings = [0.5] * 4 + [rating] + [0.5] * 15
+        message = rf"frame: {TARGETS[2]} must be a number in \[0, 1\], however: {shown} in row 4 \(1 such rows\)"
+        with pytest.raises(ValueError, match=message):
+            member.fit(toy_frame.assign(**{TARGETS[2]: ratings}))
+    with pytest.raises(TypeError, match="frame must be a pandas DataFrame, however: <class 'dict'>"):
+        member.fit(toy_frame.to_dict())
+    with pytest.raises(ValueError, match=r"there must be rows to learn from, however: len\(frame\)=0"):
+        member.fit(toy_frame.iloc[:0])
     with pytest.raises(ValueError, match=r"must hold the columns \['question_title'\]"):
         member.fit(toy_frame).predict(toy_frame.drop(columns="question_title"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        (np.arange(20) % 2 == 0, TypeError, r"rows must be indices, .*dtype\('bool'\).*numpy.flatnonzero"),
+        (np.arange(6) / 2, TypeError, "rows must be indices"),
+        ([0, 1, 25], ValueError, r"rows must lie in \[0, 20\), however: \[25\]"),
+        ([-1, 3], ValueError, r"rows must lie in \[0, 20\), however: \[-1\]"),
+        ([], ValueError, r"there must be rows to learn from, however: len\(frame\)=20, len\(chosen\)=0"),
+    ],
+)
+def test_rows_that_are_no_indices_of_the_frame_are_refused(kind, rows, error, message, build, toy_frame):
+    with pytest.raises(error, match=message):
+        build(kind).fit(toy_frame, rows=rows)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_are_counted_from_0_whatever_the_index_of_the_frame(kind, build, toy_frame):
+    part = toy_frame[toy_frame.index % 3 > 0]
+    expected = build(kind).fit(part.reset_index(drop=True)).predict(part.reset_index(drop=True))
+    assert np.array_equal(build(kind).fit(part, rows=range(len(part))).predict(part), expected)
+    assert np.array_equal(build(kind).fit(part.set_index(["host", "url"], drop=False)).predict(part), expected)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_member_that_could_not_be_fitted_anew_is_not_what_it_was(kind, build, toy_frame, monkeypatch):
+    member = build(kind).fit(toy_frame)
+    n_notes, n_records = len(member.notes), len(member.history)
+    member.fit(toy_frame)
+    assert (len(member.notes), len(member.history)) == (n_notes, n_records)
+    monkeypatch.setattr(member, "_fit", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        member.fit(toy_frame)
+    with pytest.raises(RuntimeError, match="must be fitted before it predicts"):
+        member.predict(toy_frame)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_folders_may_be_named_by_strings(kind, recipes, toy_frame, toy_test_frame, tmp_path):
+    folders = {name: str(tmp_path / name) for name in ("cache_folder", "log_folder", "checkpoint_folder")}
+    member = MEMBERS[kind](recipes[kind], **folders).fit(toy_frame)
+    member.save(str(tmp_path / "saved"))
+    loaded = load_member(str(tmp_path / "saved"), cache_folder=str(tmp_path / "cache"))
+    assert np.array_equal(loaded.predict(toy_test_frame), member.predict(toy_test_frame))
+
+
+def test_member_is_built_from_the_recipe_of_its_kind_alone(recipes, toy_frame, tmp_path):
+    with pytest.raises(TypeError, match="TransformerMember must be built from a TransformerRecipe, however: Lexical"):
+        MEMBERS["transformer"](recipes["lexical"])
+    with pytest.raises(TypeError, match="LexicalMember must be built from a LexicalRecipe, however: str"):
+        MEMBERS["lexical"]("all-MiniLM-L6-v2")
+    MEMBERS["lexical"](recipes["lexical"]).fit(toy_frame).save(tmp_path / "saved")
+    with pytest.raises(TypeError, match="TransformerMember must be built from"):
+        MEMBERS["transformer"].load(tmp_path / "saved")
+
+
+def test_folder_that_holds_no_member_is_refused(tmp_path):
+    with pytest.raises(
+        FileNotFoundError, match=r"nowhere must hold recipe.json of a member, .*members/<name>/fold-<k>"
+    ):
+        load_member(tmp_path / "nowhere")
+    (tmp_path / "recipe.json").write_text('{"members": []}')  # that of a run
+    with pytest.raises(FileNotFoundError, match="must hold recipe.json of a member"):
+        load_member(tmp_path)
 
 
 # The transformer's own
@@ -115,6 +188,14 @@ def test_metadata_is_fitted_on_the_rows_that_are_learned_from_alone(encoder_fold
     state = json.loads((tmp_path / "saved" / "transformer.json").read_text())
     hosts = set(state["metadata"]["state"]["hosts_"])
     assert hosts < {f"host-{row}" for row in range(20)}
+
+
+def test_questions_too_few_to_stop_by_are_refused_with_the_remedy(encoder_folder, toy_frame, tmp_path):
+    with pytest.raises(
+        ValueError, match="three questions at least, .*n_questions=2; give more, or set stop_share to 0"
+    ):
+        fit_transformer(encoder_folder, toy_frame.head(5), tmp_path)
+    fit_transformer(encoder_folder, toy_frame.head(5), tmp_path, stop_share=0.0)
 
 
 def test_without_a_stop_share_nothing_is_held_out(encoder_folder, toy_frame, tmp_path):

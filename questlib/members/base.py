@@ -3,31 +3,38 @@
 import math
 from abc import ABC, abstractmethod
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Generic, Self, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from questlib.cache import CACHE, find_cache
-from questlib.data import IndexArray, fill_nulls
+from questlib.data import IndexArray, fill_nulls, read_ratings, refuse_missing
 from questlib.plan import WHOLE, Share, Speed
 from questlib.ranks import FloatArray
-from questlib.recipe import read_member
+from questlib.recipe import MemberRecipe, read_member
 from questlib.run_folder import RECIPE, read_json, write_json
 from questlib.schema import INPUT_COLUMNS, QUESTION, TARGETS
 from questlib.typed_json import write_typed
 
+RecipeOfKind = TypeVar("RecipeOfKind", bound=MemberRecipe)
 
-class Member(ABC):
+
+class Member(ABC, Generic[RecipeOfKind]):
     """One model, built from its recipe: a run fits it on a fold, a library user on any table.
 
-    A kind fills in `_fit`, `_predict`, `_save` and `_load`; they are given frames with nulls filled.
+    A kind names its recipe's class and fills in `_fit`, `_predict`, `_save` and `_load`; they are given frames with
+    nulls filled and ratings as numbers.
 
     Args:
         recipe: Of the member's kind.
         cache_folder: Holds what can be computed again.
         log_folder: Takes logs of the training for other programs; in the cache where None.
         checkpoint_folder: Holds the state of an interrupted fit, which goes on from there; none is kept where None.
+
+    Raises:
+        TypeError: If the recipe is of another kind.
 
     Attributes:
         history: What was logged while it was fitted: records with `stage`, `number`, `step` and `epoch`.
@@ -36,18 +43,25 @@ class Member(ABC):
         share: Of its epochs, that are planned to fit.
     """
 
+    recipe_class: type[RecipeOfKind]
+
     def __init__(
         self,
-        recipe: Any,  # noqa: ANN401
+        recipe: RecipeOfKind,
         *,
-        cache_folder: Path = CACHE,
-        log_folder: Path | None = None,
-        checkpoint_folder: Path | None = None,
+        cache_folder: str | Path = CACHE,
+        log_folder: str | Path | None = None,
+        checkpoint_folder: str | Path | None = None,
     ) -> None:
+        if not isinstance(recipe, self.recipe_class):
+            raise TypeError(
+                f"{type(self).__name__} must be built from a {self.recipe_class.__name__}, however: "
+                f"{type(recipe).__name__}; build one"
+            )
         self.recipe = recipe
         self.cache_folder = find_cache(Path(cache_folder))
-        self.log_folder = log_folder or self.cache_folder / "logs"
-        self.checkpoint_folder = checkpoint_folder
+        self.log_folder = self.cache_folder / "logs" if log_folder is None else Path(log_folder)
+        self.checkpoint_folder = None if checkpoint_folder is None else Path(checkpoint_folder)
         self.history: list[dict] = []
         self.notes: list[str] = []
         self.deadline, self.share = math.inf, WHOLE
@@ -64,45 +78,53 @@ class Member(ABC):
         self,
         frame: pd.DataFrame,
         *,
-        rows: IndexArray | None = None,
+        rows: npt.ArrayLike | None = None,
         deadline: float = math.inf,
         share: Share = WHOLE,
     ) -> Self:
-        """Learn the targets of a table with the input columns, url and the 30 ratings, nulls included.
+        """Learn the targets of a table; what was learned before is forgotten.
 
         Args:
-            frame: The table; its text is read once for all rows.
-            rows: Indices of those to learn from, all where None.
+            frame: The table, with the input columns, url and the 30 ratings; its text is read once for all rows. A null
+                in text, category, host or url has its stated place; one in a rating is refused.
+            rows: Indices of those to learn from, from 0, whatever the frame's own index; all where None.
             deadline: When it should be over, by `time.monotonic`: a kind that can be shortened is.
             share: Of its epochs, that are planned to fit; more are trained where there is time for many more.
+
+        Raises:
+            TypeError: If the frame is none, or the rows are no indices.
+            ValueError: If a column is missing, a rating is no number in [0, 1], or there is no row.
         """
-        _refuse_missing(frame, columns=(*INPUT_COLUMNS[1:], QUESTION, *TARGETS))
-        if not frame[list(TARGETS)].apply(lambda ratings: ratings.between(0, 1)).to_numpy().all():
-            raise ValueError(
-                "every rating must be a number in [0, 1], however not all are; see questlib.data.read_table"
-            )
-        self.deadline, self.share = deadline, share
-        self._fit(fill_nulls(frame), np.arange(len(frame)) if rows is None else rows)
+        refuse_missing(frame, columns=(*INPUT_COLUMNS[1:], QUESTION, *TARGETS))
+        chosen = _check_rows(rows, n_rows=len(frame))
+        if not len(chosen):
+            raise ValueError(f"there must be rows to learn from, however: {len(frame)=}, {len(chosen)=}")
+        ratings = {name: read_ratings(frame[name]) for name in TARGETS}
+        self._is_fitted = False
+        self.history, self.notes, self.deadline, self.share = [], [], deadline, share
+        self._fit(fill_nulls(frame).assign(**ratings), chosen)
         self._is_fitted = True
         return self
 
-    def predict(self, frame: pd.DataFrame, *, rows: IndexArray | None = None) -> FloatArray:
+    def predict(self, frame: pd.DataFrame, *, rows: npt.ArrayLike | None = None) -> FloatArray:
         """Predict a table with the input columns, or the rows of it that are named, in [0, 1], shape (n_rows, 30)."""
         self._refuse_unfitted("predicts")
-        _refuse_missing(frame, columns=INPUT_COLUMNS[1:])
-        return self._predict(fill_nulls(frame), np.arange(len(frame)) if rows is None else rows)
+        refuse_missing(frame, columns=INPUT_COLUMNS[1:])
+        return self._predict(fill_nulls(frame), _check_rows(rows, n_rows=len(frame)))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write the recipe and what was learned: weights as safetensors, all else as JSON."""
         self._refuse_unfitted("is saved")
+        folder = Path(folder)
         write_json(folder / RECIPE, write_typed(self.recipe.without_paths()))
         self._save(folder)
 
     @classmethod
-    def load(cls, folder: Path, *, cache_folder: Path = CACHE) -> Self:
+    def load(cls, folder: str | Path, *, cache_folder: str | Path = CACHE) -> Self:
         """Read a member that predicts as the one that was saved."""
-        member = cls(read_member(read_json(folder / RECIPE)), cache_folder=cache_folder)
-        member._load(folder)
+        recipe: Any = read_recipe(folder)  # of this kind, or refused
+        member = cls(recipe, cache_folder=cache_folder)
+        member._load(Path(folder))
         member._is_fitted = True
         return member
 
@@ -123,9 +145,28 @@ class Member(ABC):
     def _load(self, folder: Path) -> None: ...
 
 
-def _refuse_missing(frame: pd.DataFrame, *, columns: tuple[str, ...]) -> None:
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise ValueError(
-            f"frame must hold the columns {missing}, however it holds {list(frame.columns)[:12]}; add them"
+def read_recipe(folder: str | Path) -> MemberRecipe:
+    """Read the recipe of a member that was saved in a folder."""
+    path = Path(folder) / RECIPE
+    content = read_json(path) if path.is_file() else {}
+    if "kind" not in content:  # that of a whole run has none
+        raise FileNotFoundError(
+            f"{folder} must hold {RECIPE} of a member, however it does not; name a folder that Member.save wrote, or "
+            "members/<name>/fold-<k> of a run"
         )
+    return read_member(content)
+
+
+def _check_rows(rows: npt.ArrayLike | None, *, n_rows: int) -> IndexArray:
+    if rows is None:
+        return np.arange(n_rows)
+    chosen = np.asarray(rows)
+    if chosen.ndim != 1 or (len(chosen) and chosen.dtype.kind not in "iu"):
+        raise TypeError(
+            f"rows must be indices, shape (n_rows,), however: {chosen.dtype=}, {chosen.shape=}; "
+            "make them of a mask with numpy.flatnonzero"
+        )
+    outside = chosen[(chosen < 0) | (chosen >= n_rows)]
+    if len(outside):
+        raise ValueError(f"rows must lie in [0, {n_rows}), however: {outside[:5].tolist()}")
+    return chosen.astype(np.intp)

@@ -7,11 +7,14 @@ import pandas as pd
 from questlib.data import IndexArray
 from questlib.lexical import LexicalModel
 from questlib.members.base import FloatArray, Member
+from questlib.recipe import LexicalRecipe
 from questlib.schema import TARGETS
 
 
-class LexicalMember(Member):
+class LexicalMember(Member[LexicalRecipe]):
     """See `questlib.lexical.LexicalModel`; its recipe is a `questlib.recipe.LexicalRecipe`."""
+
+    recipe_class = LexicalRecipe
 
     def _fit(self, frame: pd.DataFrame, rows: IndexArray) -> None:
         recipe, chosen = self.recipe, frame.iloc[rows]

@@ -46,12 +46,14 @@ class _Given:
     stop_rows: QuestRows | None
 
 
-class TransformerMember(Member):
+class TransformerMember(Member[TransformerRecipe]):
     """An encoder fine-tuned in stages; its recipe is a `questlib.recipe.TransformerRecipe`.
 
     Attributes:
         precision: What it was trained in: "bf16", "fp16" or "fp32".
     """
+
+    recipe_class = TransformerRecipe
 
     def check(self) -> None:
         """Refuse an encoder that is not here, is not finite or reads too little, and stages that name nothing of it."""
@@ -125,7 +127,7 @@ class TransformerMember(Member):
             rows, held_out = hold_out_questions(rows, questions=question_of(frame), share=recipe.stop_share, seed=seed)
         self._metadata = MetadataEncoder(**asdict(recipe.metadata)).fit(frame.iloc[rows])
         self.precision = pick_precision(recipe.settings.precision, pick_device())
-        targets, metadata = frame[list(TARGETS)].to_numpy(dtype=float), self._metadata.transform(frame)
+        targets, metadata = frame[list(TARGETS)].to_numpy(dtype=float), self._encode_metadata(frame)
         if recipe.target_scale == "rank":
             targets = RankScale().fit(targets[rows]).transform(targets)
         set_seed(seed)
@@ -144,7 +146,7 @@ class TransformerMember(Member):
     def _predict(self, frame: pd.DataFrame, rows: IndexArray) -> FloatArray:
         device = pick_device()
         self._model.to(device)  # type: ignore[arg-type]
-        chosen = self._read_table(frame, self._model).choose(rows, self._metadata.transform(frame.iloc[rows]))
+        chosen = self._read_table(frame, self._model).choose(rows, self._encode_metadata(frame.iloc[rows]))
         # The size of a batch decides how it is rounded, so it is that of the recipe wherever the member predicts.
         return predict(
             self._model,
@@ -166,6 +168,9 @@ class TransformerMember(Member):
         self._tokenizer = load_tokenizer(folder / _TOKENIZER)
         self._model = QuestModel.from_pretrained(folder)
         refuse_unfit(self._tokenizer, folder=folder / _TOKENIZER, n_embeddings=_count_embeddings(self._model))
+
+    def _encode_metadata(self, frame: pd.DataFrame) -> npt.NDArray[np.float32]:
+        return np.asarray(self._metadata.transform(frame))  # a user may have set scikit-learn to give tables
 
     @property
     def _collator(self) -> PassCollator:
