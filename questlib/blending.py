@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import nnls
 from scipy.stats import rankdata
+from sklearn.base import BaseEstimator
 from sklearn.model_selection import GroupKFold
+from sklearn.utils.validation import check_is_fitted
 
 from questlib.metrics import Questions, one_row_per_question, spearman_by_target
 from questlib.ranks import FloatArray
@@ -24,7 +26,7 @@ _SPREADS = (0.0, 0.05, 0.1, 0.2, 0.4)
 _N_FOLDS, _N_DRAWS = 4, 5
 
 
-class Blend:
+class Blend(BaseEstimator):
     """Average models with non-negative weights that sum to 1, per target, drawn towards equal weights.
 
     Targets that are likely to trust the same models have the same number in `groups`; without it all are one group.
@@ -70,8 +72,7 @@ class Blend:
 
     def transform(self, predictions: Sequence[npt.ArrayLike]) -> FloatArray:
         """Average the models, an array of shape (n_rows, n_targets) each, in the order of `fit`."""
-        if not hasattr(self, "weights_"):
-            raise RuntimeError("Blend must be fitted before it transforms, however: fit was not called; call fit")
+        check_is_fitted(self)
         scores = _stacked(predictions)
         if (len(scores), scores.shape[2]) != self.weights_.shape:
             raise ValueError(
@@ -82,8 +83,7 @@ class Blend:
 
     def to_json(self) -> str:
         """Write what was set and learned as JSON."""
-        if not hasattr(self, "weights_"):
-            raise RuntimeError("Blend must be fitted before it is saved, however: fit was not called; call fit")
+        check_is_fitted(self)
         groups = None if self.groups is None else [int(group) for group in self.groups]
         return json.dumps({"groups": groups, "trust": self.trust_.tolist(), "weights": self.weights_.tolist()})
 

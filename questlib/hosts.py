@@ -10,11 +10,13 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 FloatArray = npt.NDArray[np.float64]
 
 
-class HostRates:
+class HostRates(BaseEstimator):
     """Scale down a rare target's predictions on hosts where the training fold has not seen it.
 
     In rare columns each prediction is multiplied by the host's smoothed mean rating over the overall mean, at most 1;
@@ -50,8 +52,7 @@ class HostRates:
 
     def transform(self, predictions: npt.ArrayLike, hosts: Sequence[str] | npt.NDArray | pd.Series) -> FloatArray:
         """Scale the rare columns of scores of at least 0, shape (n_rows, n_targets)."""
-        if not hasattr(self, "rates_"):
-            raise RuntimeError("HostRates must be fitted before it transforms, however: fit was not called; call fit")
+        check_is_fitted(self)
         scaled, names = np.array(predictions, dtype=np.float64), np.asarray(hosts, dtype=str)
         if scaled.ndim != 2 or names.shape != (len(scaled),):
             raise ValueError(f"predictions and hosts must have one row each, however: {scaled.shape=}, {names.shape=}")
@@ -61,7 +62,8 @@ class HostRates:
 
     def to_json(self) -> str:
         """Write what was set and learned as JSON."""
-        return json.dumps({"rare_share": self.rare_share, "strength": self.strength, "rates": self.rates_})
+        check_is_fitted(self)
+        return json.dumps(self.get_params() | {"rates": self.rates_})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

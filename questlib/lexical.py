@@ -12,10 +12,13 @@ import numpy.typing as npt
 import pandas as pd
 from safetensors.numpy import load_file, save_file
 from scipy.sparse import csr_array, hstack
+from sklearn.base import BaseEstimator
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import OneHotEncoder
+from sklearn.utils.validation import check_is_fitted
 
+from questlib.data import refuse_missing
 from questlib.ranks import FloatArray
 from questlib.run_folder import read_json, write_json, written_whole
 from questlib.schema import METADATA_COLUMNS, TEXT_COLUMNS
@@ -26,7 +29,7 @@ _COUNTED = (r"\n", r"\?", r"http", r"\d", r"[$\\`]")
 _STATE, _ARRAYS = "lexical.json", "lexical.safetensors"
 
 
-class LexicalModel:
+class LexicalModel(BaseEstimator):
     """Predict the targets from TF-IDF, one-hot metadata and lengths with a ridge.
 
     Args:
@@ -37,6 +40,9 @@ class LexicalModel:
     Attributes:
         mean_: Mean rating of each target, shape (n_targets,).
         weights_: What each feature adds to each rating, shape (n_features, n_targets).
+        words_: For each text column in which two rows share a word, its fitted `TfidfVectorizer`.
+        one_hot_: The fitted `OneHotEncoder` of category and host.
+        length_mean_, length_scale_: Mean and standard deviation (1 where it is 0) of each length.
     """
 
     def __init__(self, *, alpha: float = 10.0, metadata_weight: float = 0.5, length_weight: float = 0.17) -> None:
@@ -51,11 +57,11 @@ class LexicalModel:
             raise ValueError("targets must be finite, however: they hold NaN or infinity; drop these rows")
         filled = _filled(frame)
         found = {column: _fit_vectorizer(filled[column]) for column in TEXT_COLUMNS}
-        self._words = {column: vectorizer for column, vectorizer in found.items() if vectorizer is not None}
-        self._one_hot = OneHotEncoder(handle_unknown="ignore", dtype=np.float32).fit(filled[list(METADATA_COLUMNS)])
+        self.words_ = {column: vectorizer for column, vectorizer in found.items() if vectorizer is not None}
+        self.one_hot_ = _build_one_hot().fit(filled[list(METADATA_COLUMNS)])
         lengths = _measure(filled[list(TEXT_COLUMNS)])
         spread = lengths.std(axis=0)
-        self._length_mean, self._length_scale = lengths.mean(axis=0), np.where(spread > 1e-9, spread, 1.0)
+        self.length_mean_, self.length_scale_ = lengths.mean(axis=0), np.where(spread > 1e-9, spread, 1.0)
         features = self._transform(filled)
         self.mean_ = true.mean(axis=0)
         ridge = KernelRidge(alpha=self.alpha, kernel="linear").fit(features, true - self.mean_)
@@ -64,47 +70,51 @@ class LexicalModel:
 
     def predict(self, frame: pd.DataFrame) -> FloatArray:
         """Predict ratings in [0, 1]; words, hosts and categories that `fit` has not seen count as absent."""
-        if not hasattr(self, "weights_"):
-            raise RuntimeError("LexicalModel must be fitted before it predicts, however: fit was not called; call fit")
+        check_is_fitted(self)
         if not len(frame):
             return np.zeros((0, len(self.mean_)))
         return np.clip(self._transform(_filled(frame)) @ self.weights_ + self.mean_, 0, 1)
 
     def _transform(self, filled: pd.DataFrame) -> csr_array:
-        texts = [vectorizer.transform(filled[column]) for column, vectorizer in self._words.items()]
-        metadata = self._one_hot.transform(filled[list(METADATA_COLUMNS)]) * self.metadata_weight
-        lengths = (_measure(filled[list(TEXT_COLUMNS)]) - self._length_mean) / self._length_scale * self.length_weight
+        texts = [vectorizer.transform(filled[column]) for column, vectorizer in self.words_.items()]
+        metadata = self.one_hot_.transform(filled[list(METADATA_COLUMNS)]) * self.metadata_weight
+        lengths = (_measure(filled[list(TEXT_COLUMNS)]) - self.length_mean_) / self.length_scale_ * self.length_weight
         return csr_array(hstack([*texts, metadata, csr_array(lengths)], format="csr"))  # (n_rows, n_features)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: str | Path) -> None:
         """Write words and categories as JSON, numbers as safetensors, into a folder that is created."""
+        check_is_fitted(self)
         state = {
-            "settings": {name: getattr(self, name) for name in ("alpha", "metadata_weight", "length_weight")},
-            "words": {column: words.get_feature_names_out().tolist() for column, words in self._words.items()},
-            "categories": [values.tolist() for values in self._one_hot.categories_],
+            "settings": self.get_params(),
+            "words": {column: words.get_feature_names_out().tolist() for column, words in self.words_.items()},
+            "categories": [values.tolist() for values in self.one_hot_.categories_],
         }
+        folder = Path(folder)
         write_json(folder / _STATE, state)
-        arrays = {f"idf.{column}": vectorizer.idf_ for column, vectorizer in self._words.items()}
-        arrays |= {"length_mean": self._length_mean, "length_scale": self._length_scale}
+        arrays = {f"idf.{column}": vectorizer.idf_ for column, vectorizer in self.words_.items()}
+        arrays |= {"length_mean": self.length_mean_, "length_scale": self.length_scale_}
         with written_whole(folder / _ARRAYS) as temporary:
             save_file(arrays | {"mean": self.mean_, "weights": self.weights_}, temporary)
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
+    def load(cls, folder: str | Path) -> Self:
         """Read a model that predicts as the one that was saved."""
-        state = read_json(folder / _STATE)
-        arrays = load_file(folder / _ARRAYS)
+        state, arrays = read_json(Path(folder) / _STATE), load_file(Path(folder) / _ARRAYS)
         model = cls(**state["settings"])
-        model._words = {column: _build_vectorizer(vocabulary=words) for column, words in state["words"].items()}
-        for column, vectorizer in model._words.items():
+        model.words_ = {column: _build_vectorizer(vocabulary=words) for column, words in state["words"].items()}
+        for column, vectorizer in model.words_.items():
             vectorizer.idf_ = arrays[f"idf.{column}"]
         categories = [np.array(values, dtype=object) for values in state["categories"]]
         known = pd.DataFrame({name: values[:1] for name, values in zip(METADATA_COLUMNS, categories, strict=True)})
-        one_hot = OneHotEncoder(categories=categories, handle_unknown="ignore", dtype=np.float32)
-        model._one_hot = one_hot.fit(known)
-        model._length_mean, model._length_scale = arrays["length_mean"], arrays["length_scale"]
+        model.one_hot_ = _build_one_hot(categories).fit(known)
+        model.length_mean_, model.length_scale_ = arrays["length_mean"], arrays["length_scale"]
         model.mean_, model.weights_ = arrays["mean"], arrays["weights"]
         return model
+
+
+def _build_one_hot(categories: list[npt.NDArray] | str = "auto") -> OneHotEncoder:
+    encoder = OneHotEncoder(categories=categories, handle_unknown="ignore", dtype=np.float32)
+    return encoder.set_output(transform="default")  # whatever a user set for all: pandas takes nothing sparse
 
 
 def _build_vectorizer(vocabulary: list[str] | None = None) -> TfidfVectorizer:
@@ -113,6 +123,8 @@ def _build_vectorizer(vocabulary: list[str] | None = None) -> TfidfVectorizer:
 
 def _fit_vectorizer(texts: pd.Series) -> TfidfVectorizer | None:
     # A column without a word that two rows have says nothing.
+    if len(texts) < 2:
+        return None
     try:
         return _build_vectorizer().fit(texts)
     except ValueError as error:
@@ -123,9 +135,7 @@ def _fit_vectorizer(texts: pd.Series) -> TfidfVectorizer | None:
 
 def _filled(frame: pd.DataFrame) -> pd.DataFrame:
     wanted = [*TEXT_COLUMNS, *METADATA_COLUMNS]
-    missing = [column for column in wanted if column not in frame.columns]
-    if missing:
-        raise ValueError(f"frame must have the columns {wanted}, however: missing {missing}")
+    refuse_missing(frame, columns=wanted)
     return frame[wanted].fillna("").astype(str)
 
 

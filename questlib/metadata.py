@@ -9,6 +9,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from questlib.data import refuse_missing
 from questlib.schema import METADATA_COLUMNS, TEXT_COLUMNS
 
 _STATISTICS = {
@@ -33,7 +34,6 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
 
     Attributes:
         categories_, hosts_: The fold's categories and most frequent hosts, sorted.
-        feature_names_: One name per column, in order.
         means_, scales_: Mean and standard deviation (1 where it is 0) of each text statistic.
 
     Example:
@@ -51,6 +51,7 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
             raise ValueError(
                 f"n_hosts must not be negative and there must be rows, however: {self.n_hosts=}, {len(frame)=}"
             )
+        refuse_missing(frame, columns=self._columns)
         for name in METADATA_COLUMNS:
             wrong = [value for value in frame[name].unique() if not isinstance(value, str)][:3]
             if wrong:
@@ -62,19 +63,30 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
         self.means_, scales = statistics.mean(axis=0), statistics.std(axis=0)
         # A constant column's deviation is a rounding error: dividing by it would make any other value enormous.
         self.scales_ = np.where(scales > _LEAST_SCALE, scales, 1.0)
-        names = [f"{column}_{name}" for column in TEXT_COLUMNS for name in _STATISTICS if self.use_text_statistics]
-        hosts = [f"host={name}" for name in self.hosts_]
-        self.feature_names_ = [f"category={name}" for name in self.categories_] + hosts + ["host=Others", *names]
         return self
+
+    def get_feature_names_out(self, input_features: None = None) -> npt.NDArray[np.object_]:
+        """Name the columns of what `transform` gives, in order, whatever `input_features` says."""
+        check_is_fitted(self)
+        names = [f"category={name}" for name in self.categories_]
+        names += [f"host={name}" for name in (*self.hosts_, "Others")]
+        if self.use_text_statistics:
+            names += [f"{column}_{name}" for column in TEXT_COLUMNS for name in _STATISTICS]
+        return np.array(names, dtype=object)
 
     def transform(self, frame: pd.DataFrame) -> npt.NDArray[np.float32]:
         """Encode rows: zeros and ones, then text statistics in standard deviations from the mean."""
         check_is_fitted(self)
+        refuse_missing(frame, columns=self._columns)
         category = frame["category"].to_numpy()[:, None] == np.array(self.categories_, dtype=object)[None, :]
         host = frame["host"].to_numpy()[:, None] == np.array(self.hosts_, dtype=object)[None, :]
         others = ~host.any(axis=1, keepdims=True)
         statistics = (self._statistics(frame) - self.means_) / self.scales_
         return np.hstack([category, host, others, statistics]).astype(np.float32)  # (n_rows, n_features)
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        return METADATA_COLUMNS + (TEXT_COLUMNS if self.use_text_statistics else ())
 
     def _statistics(self, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
         if not self.use_text_statistics:
@@ -85,7 +97,7 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
     def to_json(self) -> str:
         """Write parameters and learned state as JSON."""
         check_is_fitted(self)
-        state = {name: getattr(self, name) for name in ("categories_", "hosts_", "feature_names_")}
+        state = {name: getattr(self, name) for name in ("categories_", "hosts_")}
         arrays = {name: getattr(self, name).tolist() for name in ("means_", "scales_")}
         return json.dumps({"parameters": self.get_params(), "state": state, "arrays": arrays}, indent=1)
 
@@ -94,6 +106,6 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
         """Read what `to_json` wrote."""
         stored = json.loads(text)
         encoder = cls(**stored["parameters"])
-        arrays = {name: np.array(value, dtype=np.float64) for name, value in stored["arrays"].items()}
-        encoder.__dict__.update(stored["state"] | arrays)
+        encoder.categories_, encoder.hosts_ = (stored["state"][name] for name in ("categories_", "hosts_"))
+        encoder.means_, encoder.scales_ = (np.array(stored["arrays"][name]) for name in ("means_", "scales_"))
         return encoder

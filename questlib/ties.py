@@ -35,6 +35,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 from scipy.sparse import csr_array
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from questlib.metrics import Questions
 from questlib.ranks import FloatArray
@@ -45,7 +47,7 @@ _EVEN_CELLS, _TAIL_CELLS = 128, 24
 _TOLERANCE = 1e-10
 
 
-class RankTies:
+class RankTies(BaseEstimator):
     """Tie runs of predictions, per column, where that raises Spearman's correlation on questions not seen.
 
     What is learned are intervals of prediction values, so a row's answer does not depend on the other rows of its
@@ -116,8 +118,7 @@ class RankTies:
 
     def transform(self, predictions: npt.ArrayLike) -> FloatArray:
         """Give each tied run its common value, in [0, 1] where predictions are; all else stays as it is."""
-        if not hasattr(self, "intervals_"):
-            raise RuntimeError("RankTies must be fitted before it transforms, however: fit was not called; call fit")
+        check_is_fitted(self)
         predicted = _checked("predictions", predictions)
         if predicted.shape[1] != len(self.intervals_):
             raise ValueError(f"predictions must have {len(self.intervals_)} columns, however: {predicted.shape=}")
@@ -133,11 +134,9 @@ class RankTies:
 
     def to_json(self) -> str:
         """Write what was set and learned as JSON; an open end of an interval is null."""
-        if not hasattr(self, "intervals_"):
-            raise RuntimeError("RankTies must be fitted before it is saved, however: fit was not called; call fit")
+        check_is_fitted(self)
         intervals = [[[end if np.isfinite(end) else None for end in run] for run in runs] for runs in self.intervals_]
-        settings = {name: value for name, value in vars(self).items() if not name.endswith("_")}
-        return json.dumps({"settings": settings, "intervals": intervals})
+        return json.dumps({"settings": self.get_params(), "intervals": intervals})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -1,6 +1,7 @@
 import numpy as np
 import numpy.typing as npt
 import pytest
+from sklearn.exceptions import NotFittedError
 
 from questlib.blending import Blend
 from questlib.metrics import mean_spearman
@@ -109,9 +110,9 @@ def test_blend_refuses_what_it_cannot_read() -> None:
         Blend(groups=[0, 0, 0]).fit(models, targets)
     with pytest.raises(ValueError, match=r"questions must have shape \(20,\)"):
         Blend().fit(models, targets, questions=["q"])
-    with pytest.raises(RuntimeError, match="fit was not called"):
+    with pytest.raises(NotFittedError, match="Blend instance is not fitted yet"):
         Blend().transform(models)
-    with pytest.raises(RuntimeError, match="fit was not called"):
+    with pytest.raises(NotFittedError, match="Blend instance is not fitted yet"):
         Blend().to_json()
     with pytest.raises(ValueError, match=r"scores.shape=\(1, 20, 4\), self.weights_.shape=\(2, 4\)"):
         Blend().fit(models, targets).transform(models[:1])

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 
 from questlib.hosts import HostRates
 
@@ -25,7 +26,7 @@ def test_host_rates_refuse_what_they_cannot_read() -> None:
         HostRates().fit(["a", "b"], np.zeros((3, 2)))
     with pytest.raises(ValueError, match="targets must be finite"):
         HostRates().fit(["a"], [[np.nan]])
-    with pytest.raises(RuntimeError, match="fit was not called"):
+    with pytest.raises(NotFittedError, match="HostRates instance is not fitted yet"):
         HostRates().transform([[0.5]], ["a"])
     with pytest.raises(ValueError, match=r"scaled.shape=\(1, 1\), names.shape=\(2,\)"):
         HostRates().fit(["a"], [[0.5]]).transform([[0.5]], ["a", "b"])

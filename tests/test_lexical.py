@@ -5,6 +5,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
+from sklearn.exceptions import NotFittedError
 
 from questlib.lexical import LexicalModel
 from questlib.metrics import mean_spearman
@@ -67,7 +68,7 @@ def test_frame_is_not_changed() -> None:
 @pytest.mark.parametrize("column", [*TEXT_COLUMNS, *METADATA_COLUMNS])
 def test_model_names_a_missing_column(column: str) -> None:
     known, ratings = make_table(30, 0)
-    with pytest.raises(ValueError, match=rf"missing \['{column}'\]"):
+    with pytest.raises(ValueError, match=rf"frame must hold the columns \['{column}'\], however it holds"):
         LexicalModel().fit(known.drop(columns=column), ratings)
 
 
@@ -77,7 +78,7 @@ def test_model_refuses_what_it_cannot_read() -> None:
         LexicalModel().fit(known, ratings[:29])
     with pytest.raises(ValueError, match="targets must be finite"):
         LexicalModel().fit(known, np.where(ratings > 0, np.nan, ratings))
-    with pytest.raises(RuntimeError, match="fit was not called"):
+    with pytest.raises(NotFittedError, match="LexicalModel instance is not fitted yet"):
         LexicalModel().predict(known)
 
 

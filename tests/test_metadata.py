@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 
 from questlib.data import fill_nulls
@@ -22,7 +21,7 @@ def make(categories: list[str], hosts: list[str], text: str = "One? Two.\n3 = x;
 def test_category_and_host_are_one_hot_in_sorted_order() -> None:
     frame = make(["B", "A", "B", "C"], ["y.org", "x.org", "y.org", "z.org"])
     encoder = MetadataEncoder(n_hosts=2).fit(frame)
-    assert encoder.feature_names_ == [
+    assert encoder.get_feature_names_out().tolist() == [
         "category=A", "category=B", "category=C", "host=x.org", "host=y.org", "host=Others",
     ]  # fmt: skip
     encoded = encoder.transform(frame)
@@ -53,7 +52,7 @@ def test_unknown_category_is_zeros_and_unknown_host_is_others() -> None:
 def test_nulls_have_a_stated_place(toy_frame: pd.DataFrame) -> None:
     toy_frame.loc[0, ["category", "host"]] = None
     encoder = MetadataEncoder(n_hosts=99).fit(fill_nulls(toy_frame))
-    encoded = pd.DataFrame(encoder.transform(fill_nulls(toy_frame)), columns=encoder.feature_names_)
+    encoded = pd.DataFrame(encoder.transform(fill_nulls(toy_frame)), columns=encoder.get_feature_names_out())
     assert encoded.loc[0, ["category=unknown", "host=unknown"]].tolist() == [1, 1]
     assert encoded.loc[1:, ["category=unknown", "host=unknown"]].to_numpy().sum() == 0
 
@@ -68,10 +67,10 @@ def test_encoder_learns_from_the_training_fold_only(toy_frame: pd.DataFrame) -> 
 
 def test_text_statistics_are_standardised_on_the_training_fold(toy_frame: pd.DataFrame) -> None:
     encoder = MetadataEncoder(use_text_statistics=True).fit(toy_frame)
-    encoded = pd.DataFrame(encoder.transform(toy_frame), columns=encoder.feature_names_)
-    statistics = [name for name in encoder.feature_names_ if "=" not in name]
+    encoded = pd.DataFrame(encoder.transform(toy_frame), columns=encoder.get_feature_names_out())
+    statistics = [name for name in encoder.get_feature_names_out() if "=" not in name]
     assert len(statistics) == 15
-    assert len(MetadataEncoder().fit(toy_frame).feature_names_) == len(encoder.feature_names_) - 15
+    assert len(MetadataEncoder().fit(toy_frame).get_feature_names_out()) == len(encoder.get_feature_names_out()) - 15
     np.testing.assert_allclose(encoded[statistics].mean(), 0, atol=1e-5)
     assert set(encoded[statistics].std(ddof=0).round(4)) == {0.0, 1.0}
     assert encoded["answer_characters"].corr(np.log1p(toy_frame["answer"].str.len())) == pytest.approx(1)
@@ -93,7 +92,8 @@ def test_text_statistics_are_standardised_on_the_training_fold(toy_frame: pd.Dat
 def test_text_statistics_measure_what_they_name(text: str, statistic: str, value: float) -> None:
     encoder = MetadataEncoder(use_text_statistics=True).fit(make(["A"], ["x"], text="other"))
     encoder.means_[:], encoder.scales_[:] = 0, 1
-    encoded = dict(zip(encoder.feature_names_, encoder.transform(make(["A"], ["x"], text=text))[0], strict=True))
+    values = encoder.transform(make(["A"], ["x"], text=text))[0]
+    encoded = dict(zip(encoder.get_feature_names_out(), values, strict=True))
     assert [encoded[f"{column}_{statistic}"] for column in TEXT_COLUMNS] == pytest.approx([value] * 3)
 
 
@@ -116,7 +116,7 @@ def test_state_comes_back_from_json(
     encoder = MetadataEncoder(n_hosts=n_hosts, use_text_statistics=use_text_statistics).fit(frame)
     again = MetadataEncoder.from_json(encoder.to_json())
     assert again.get_params() == encoder.get_params()
-    assert again.feature_names_ == encoder.feature_names_
+    assert again.get_feature_names_out().tolist() == encoder.get_feature_names_out().tolist()
     for table in (frame, other):
         np.testing.assert_array_equal(again.transform(table), encoder.transform(table))
         block = again.transform(table)[:, len(encoder.categories_) :][:, : len(encoder.hosts_) + 1]
@@ -130,12 +130,19 @@ def test_state_is_plain_json(toy_frame: pd.DataFrame) -> None:
     assert state["state"]["categories_"] == sorted(set(toy_frame["category"]))
 
 
-def test_encoder_is_one_of_scikit_learns(toy_frame: pd.DataFrame) -> None:
-    encoder = MetadataEncoder(n_hosts=3, use_text_statistics=True)
-    assert clone(encoder).get_params() == {"n_hosts": 3, "use_text_statistics": True}
-    assert encoder.set_params(n_hosts=1).fit(toy_frame) is encoder
-    assert len(encoder.hosts_) == 1
-    np.testing.assert_array_equal(encoder.fit_transform(toy_frame), encoder.transform(toy_frame))
+def test_encoder_gives_tables_where_asked_to(toy_frame: pd.DataFrame) -> None:
+    encoder = MetadataEncoder(n_hosts=1, use_text_statistics=True).set_output(transform="pandas").fit(toy_frame)
+    table = encoder.transform(toy_frame)
+    assert list(table.columns) == encoder.get_feature_names_out().tolist()
+    assert table["host=stackoverflow.com"].tolist() == (toy_frame["host"] == "stackoverflow.com").tolist()
+
+
+def test_encoder_names_a_missing_column(toy_frame: pd.DataFrame) -> None:
+    encoder = MetadataEncoder(use_text_statistics=True)
+    with pytest.raises(ValueError, match=r"frame must hold the columns \['host', 'answer'\]"):
+        encoder.fit(toy_frame.drop(columns=["host", "answer"]))
+    with pytest.raises(ValueError, match=r"frame must hold the columns \['host'\]"):
+        encoder.fit(toy_frame).transform(toy_frame.drop(columns="host"))
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import rankdata, spearmanr
+from sklearn.exceptions import NotFittedError
 
 from questlib.metrics import one_row_per_question, spearman_by_target
 from questlib.ties import RankTies
@@ -171,7 +172,7 @@ def test_fit_refuses_what_it_cannot_read() -> None:
 def test_transform_refuses_what_it_cannot_read() -> None:
     predictions, targets = noisy_table(20, 3)
     for call in (lambda: RankTies().transform(predictions), lambda: RankTies().to_json()):
-        with pytest.raises(RuntimeError, match="fit was not called"):
+        with pytest.raises(NotFittedError, match="RankTies instance is not fitted yet"):
             call()
     ties = RankTies().fit(predictions, targets)
     with pytest.raises(ValueError, match=r"must have 3 columns, however: predicted.shape=\(20, 2\)"):
