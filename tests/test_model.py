@@ -187,7 +187,8 @@ def test_logits_are_32_bit_under_autocast(encoder_folder):
         ({"pooling": "max"}, "unknown pooling"),
         ({"head": "gru"}, "unknown head: 'gru'"),
         ({"pooling": "grue"}, "did you mean 'gru'"),
-        ({"poolng": "mean"}, "unknown model option: 'poolng' .did you mean 'pooling'"),
+        ({"poling": "mean"}, "unknown model option: 'poling' .did you mean 'pooling'"),
+        ({"n_kind": 1, "transformers_version": "5"}, "'n_kind' .did you mean 'n_kinds'.*, 'transformers_version'"),
         ({"head_dropout": 2}, "head_dropout must lie in"),
         ({"n_mixed_layers": 9}, "n_mixed_layers must be 3 at most"),
         ({"target_weights": {"answer_helpfull": 1.0}}, "did you mean 'answer_helpful'"),
@@ -197,6 +198,20 @@ def test_logits_are_32_bit_under_autocast(encoder_folder):
 def test_model_refuses_bad_options_by_name(options, message, encoder_folder):
     with pytest.raises(ValueError, match=message):
         build_model(encoder_folder, **options)
+
+
+def test_misspelt_option_is_refused_before_the_encoder_is_looked_for():
+    with pytest.raises(ValueError, match="did you mean 'pooling'"):
+        QuestModel.from_encoder("nowhere", poling="mean")
+
+
+def test_encoder_may_be_named_by_a_string_and_one_that_is_nowhere_is_refused(encoder_folder, tmp_path):
+    named, given = (build_model(folder) for folder in (str(encoder_folder), encoder_folder))
+    assert torch.equal(predict(named, build_batch()), predict(given, build_batch()))
+    with pytest.raises(FileNotFoundError, match="the encoder folder '/nowhere' does not exist; name one that holds"):
+        build_model("/nowhere")
+    with pytest.raises(FileNotFoundError, match="must hold config.json, however it does not"):
+        build_model(tmp_path)
 
 
 def test_layer_mix_is_learned_and_begins_near_the_last_layer():

@@ -1,5 +1,6 @@
 """All that says what a network is, its encoder's folder aside."""
 
+from collections.abc import Iterable
 from dataclasses import asdict, fields
 from typing import Any
 
@@ -33,7 +34,7 @@ class QuestConfig(PretrainedConfig):
     ) -> None:
         # What was saved says which transformers wrote it, and holds fields of that version's own.
         if "transformers_version" not in options:
-            refuse_unknown(options, known=_OPTIONS, what="model option")
+            refuse_unknown_options(options)
         self.body = body or {}
         self.n_kinds = n_kinds
         self.metadata_width = metadata_width
@@ -46,6 +47,11 @@ class QuestConfig(PretrainedConfig):
     def model_options(self) -> ModelOptions:
         """What the network is made of."""
         return ModelOptions(**{name: getattr(self, name) for name in _OPTIONS})
+
+
+def refuse_unknown_options(options: Iterable[str]) -> None:
+    """Refuse what says nothing about a network beside its body."""
+    refuse_unknown(options, known=("n_kinds", "metadata_width", *_OPTIONS), what="model option")
 
 
 def refuse_too_many_layers(config: QuestConfig, *, n_layers: int) -> None:

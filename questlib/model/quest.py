@@ -12,11 +12,12 @@ from transformers.utils import ModelOutput
 
 from questlib.cpu.attention import attend_by_pass, read_first_alone
 from questlib.model.body import begin_anew, read_body, refuse_other_weights, refuse_silent
-from questlib.model.config import QuestConfig, refuse_too_many_layers
+from questlib.model.config import QuestConfig, refuse_too_many_layers, refuse_unknown_options
 from questlib.model.distinct import split_passes
 from questlib.model.halves import AsGiven, BodyHalves, layers_of
 from questlib.model.losses import LOSSES
 from questlib.model.quest_head import QuestHead
+from questlib.pretrained import find_encoder
 from questlib.schema import TARGETS
 
 # Facts about where the encoder was loaded from, which a run folder that travels must not carry.
@@ -63,11 +64,15 @@ class QuestModel(PreTrainedModel):
         self.post_init()
 
     @classmethod
-    def from_encoder(cls, folder: Path, **options: Any) -> Self:  # noqa: ANN401  as QuestConfig's
-        """Begin, in 32-bit floats, with a pretrained body out of an encoder's folder and a new head.
+    def from_encoder(cls, encoder: str | Path, **options: Any) -> Self:  # noqa: ANN401  as QuestConfig's
+        """Begin, in 32-bit floats, with an encoder's pretrained body and a new head.
 
-        The weights must be safetensors; the options are the fields of `QuestConfig` but `body`.
+        Args:
+            encoder: A folder with its weights as safetensors, or a name that `questlib.pretrained.find_encoder` knows.
+            options: The arguments of `QuestConfig` but `body`; any other name is refused.
         """
+        refuse_unknown_options(options)
+        folder = find_encoder(encoder)
         body_config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
         for option, names in _DROPOUTS.items():
             for name in names:
