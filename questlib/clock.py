@@ -43,8 +43,8 @@ class Clock:
         session_start: When the session began, in seconds since the epoch; now where None.
     """
 
-    def __init__(self, run_folder: Path, *, limit_minutes: float = 0, session_start: float | None = None) -> None:
-        self._path = run_folder / TIMELINE
+    def __init__(self, run_folder: str | Path, *, limit_minutes: float = 0, session_start: float | None = None) -> None:
+        self._path = Path(run_folder) / TIMELINE
         self._made = self._last = time.monotonic()
         self._start = self._made - (0 if session_start is None else max(0.0, time.time() - session_start))
         self._limit = 60 * limit_minutes if limit_minutes else math.inf

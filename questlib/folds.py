@@ -30,8 +30,8 @@ def train_members(
     tables: Tables,
     recipe: Recipe,
     *,
-    run_folder: Path,
-    cache_folder: Path,
+    run_folder: str | Path,
+    cache_folder: str | Path,
     clock: Clock,
     devices: Sequence[torch.device] | None = None,
 ) -> pd.DataFrame:
@@ -58,7 +58,7 @@ def train_members(
     """
     if recipe.leaks:
         logger.warning("split=random leaks: a question stands on both sides, and the score reads too high")
-    cache_folder = find_cache(cache_folder)
+    run_folder, cache_folder = Path(run_folder), find_cache(Path(cache_folder))
     if devices is None:
         devices = [pick_device()] if find_launched().by_launcher else pick_devices()
     with locked(run_folder):

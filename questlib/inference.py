@@ -11,13 +11,14 @@ import pandas as pd
 
 from questlib.cache import CACHE
 from questlib.clock import Clock
-from questlib.data import fill_nulls
+from questlib.data import fill_nulls, refuse_missing
 from questlib.ensemble import Ensemble
 from questlib.inputs import describe_mounts, find_folder
 from questlib.marks import check_finished, refuse_added
 from questlib.members import load_member
 from questlib.predictions import FloatArray
 from questlib.run_folder import ENSEMBLE, fold_folder, read_json
+from questlib.schema import INPUT_COLUMNS
 
 logger = logging.getLogger(__name__)
 
@@ -27,10 +28,10 @@ _CLOSING_SECONDS = 20.0
 
 
 def predict_table(
-    run_folder: Path,
+    run_folder: str | Path,
     frame: pd.DataFrame,
     *,
-    cache_folder: Path = CACHE,
+    cache_folder: str | Path = CACHE,
     clock: Clock | None = None,
     changed_on_purpose: bool = False,
 ) -> FloatArray:
@@ -46,8 +47,10 @@ def predict_table(
 
     Raises:
         FileNotFoundError: If the folder holds no ensemble, or a fold that the ensemble stands on is not finished.
-        ValueError: If a fold holds something else than its run wrote.
+        ValueError: If a column is missing, or a fold holds something else than its run wrote.
     """
+    run_folder = Path(run_folder)
+    refuse_missing(frame, columns=INPUT_COLUMNS[1:])
     folders, frame = find_folds(run_folder, changed_on_purpose=changed_on_purpose), fill_nulls(frame)
     ensemble = Ensemble.from_json((run_folder / ENSEMBLE).read_text(encoding="utf-8"))
     names = ensemble.members_

@@ -5,7 +5,7 @@ Importing this needs no torch: names of poolings, heads, losses and kinds stand 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -105,7 +105,7 @@ class Stage(Checked):
     weight_decay: float = between(0, 10, 0.01)  # of matrices; biases and norms have none
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "trainable", tuple(self.trainable))  # JSON gives a list
+        _take_tuple(self, "trainable", of=str)
         super().__post_init__()
 
 
@@ -172,7 +172,7 @@ class TransformerRecipe(MemberRecipe):
 
     kind: ClassVar[str] = "transformer"
     name: str = "transformer"
-    encoder: str  # a folder, the slug of what is attached, "all-MiniLM-L6-v2", or a hub name when online
+    encoder: str | Path  # a folder, the slug of what is attached, "all-MiniLM-L6-v2", or a hub name when online
     layout: TextLayout = TextLayout()
     metadata: MetadataOptions = MetadataOptions()
     model: ModelOptions = ModelOptions()
@@ -184,6 +184,10 @@ class TransformerRecipe(MemberRecipe):
     stop_share: float = between(0, 0.5, 0.1)  # share of the questions held out to stop by; 0 trains to the end
 
     def __post_init__(self) -> None:
+        if not isinstance(self.encoder, str | Path):
+            raise TypeError(f"encoder must be a name or a folder, however: {self.encoder!r}")
+        object.__setattr__(self, "encoder", str(self.encoder))
+        _take_tuple(self, "stages", of=Stage)
         super().__post_init__()
         if not self.stages:
             raise ValueError(f"there must be a stage, however: {self.stages=}")
@@ -195,7 +199,7 @@ class TransformerRecipe(MemberRecipe):
     def without_paths(self) -> Self:
         """Name the encoder by its folder's name."""
         path = Path(self.encoder)
-        is_path = path.is_absolute() or self.encoder.startswith((".", "~"))
+        is_path = path.is_absolute() or str(self.encoder).startswith((".", "~"))
         return replace(self, encoder=path.name) if is_path else self
 
     def epochs(self, share: Share = WHOLE) -> tuple[float, ...]:
@@ -214,6 +218,7 @@ class Recipe(Checked):
     seed: int = between(0, 2**32 - 1, 42)  # of the folds
 
     def __post_init__(self) -> None:
+        _take_tuple(self, "members", of=MemberRecipe)
         super().__post_init__()
         names = [member.name.casefold() for member in self.members]  # some file systems do not tell A from a
         if not names or len(set(names)) < len(names):
@@ -234,7 +239,7 @@ class Recipe(Checked):
     @property
     def encoders(self) -> list[str]:
         """The encoders that members begin with, each once."""
-        return list(dict.fromkeys(each.encoder for each in self.members if isinstance(each, TransformerRecipe)))
+        return list(dict.fromkeys(str(each.encoder) for each in self.members if isinstance(each, TransformerRecipe)))
 
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, Any]) -> Self:
@@ -258,6 +263,14 @@ class Recipe(Checked):
     def to_dict(self) -> dict[str, Any]:
         """Write the recipe in types that JSON has."""
         return write_typed(self)
+
+
+def _take_tuple(recipe: Checked, name: str, *, of: type) -> None:
+    # JSON and people give lists.
+    given = getattr(recipe, name)
+    if isinstance(given, str) or not isinstance(given, Iterable) or not all(isinstance(each, of) for each in given):
+        raise TypeError(f"{name} must be a list of {of.__name__}, however: {given!r}; put one into [ ]")
+    object.__setattr__(recipe, name, tuple(given))
 
 
 def read_member(content: Mapping[str, Any]) -> MemberRecipe:

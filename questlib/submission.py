@@ -17,7 +17,7 @@ _SPREAD = 1e-6  # far below what any rating or tie is about
 
 
 def write_submission(
-    path: Path, predictions: npt.NDArray, *, ids: npt.ArrayLike, sample_submission: pd.DataFrame
+    path: str | Path, predictions: npt.NDArray, *, ids: npt.ArrayLike, sample_submission: pd.DataFrame
 ) -> pd.DataFrame:
     """Write predictions, in [0, 1], (n_rows, 30), as CSV in the sample's column order and the test's row order.
 
@@ -27,7 +27,7 @@ def write_submission(
     frame.insert(0, ID, np.asarray(ids))  # by position: a Series would be aligned on its index
     frame = frame[list(sample_submission.columns)]
     check_submission(frame, columns=list(sample_submission.columns), ids=ids)
-    write_csv(path, frame)
+    write_csv(Path(path), frame)
     return frame
 
 

@@ -45,7 +45,7 @@ class SpecialTokens:
         return len(self.prefix) + len(self.suffix)
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
+def load_tokenizer(folder: str | Path) -> PreTrainedTokenizerFast:
     """Load an encoder's tokenizer from its folder; a ValueError if it is not of the fast kind."""
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
@@ -102,7 +102,7 @@ def token_coverage(lengths: npt.NDArray, *, limits: tuple[int, ...] = (128, 256,
 
 
 def encode_passes(
-    frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, layout: TextLayout, *, cache_folder: Path
+    frame: pd.DataFrame, tokenizer: PreTrainedTokenizerFast, layout: TextLayout, *, cache_folder: str | Path
 ) -> datasets.Dataset:
     """Tokenise a table with nulls filled into passes, memory-mapped from an Arrow file per text, tokenizer and layout.
 
@@ -113,7 +113,7 @@ def encode_passes(
     key.update(pd.util.hash_pandas_object(frame[list(TEXT_COLUMNS)], index=False).to_numpy().tobytes())
     key.update(tokenizer.backend_tokenizer.to_str().encode())
     key.update(repr(sorted(asdict(layout).items())).encode())
-    path = cache_folder / f"passes-{key.hexdigest()[:32]}.arrow"
+    path = Path(cache_folder) / f"passes-{key.hexdigest()[:32]}.arrow"
 
     def read(kept: Path) -> datasets.Dataset:
         passes = datasets.Dataset.from_file(str(kept))

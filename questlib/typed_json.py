@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from numbers import Integral, Real
-from types import UnionType
+from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from questlib.checks import refuse_unknown
@@ -62,8 +62,9 @@ def _read(hint: Any, value: Any, *, where: str, families: Families) -> Any:  # n
         return read_typed(hint, value, where=where, families=families)
     inner = get_args(hint)
     match get_origin(hint):
-        case origin if origin is UnionType:  # of a type and None
-            return None if value is None else _read(inner[0], value, where=where, families=families)
+        case origin if origin is UnionType:  # the first of its types that fits, or is to be blamed
+            fitting = next((each for each in inner if isinstance(value, each)), inner[0])
+            return None if fitting is NoneType else _read(fitting, value, where=where, families=families)
         case origin if origin is tuple and isinstance(value, list | tuple):
             numbered = enumerate(value)
             return tuple(_read(inner[0], each, where=f"{where}[{i}]", families=families) for i, each in numbered)

@@ -181,7 +181,7 @@ def _try_encoders(order: Order, datasets: Path) -> None:
     slugs = order.name_encoders()
     for recipe in Recipe.from_parameters(order.choose_parameters()).members:
         if isinstance(recipe, TransformerRecipe):
-            there = replace(recipe, encoder=str(datasets / slugs[recipe.encoder]))
+            there = replace(recipe, encoder=str(datasets / slugs[str(recipe.encoder)]))
             MEMBERS[recipe.kind](there).check()
 
 

@@ -30,8 +30,8 @@ def fit_stages(
     stop_rows: QuestRows | None,
     collator: PassCollator,
     settings: TrainingSettings,
-    folder: Path,
-    cache_folder: Path,
+    folder: str | Path,
+    cache_folder: str | Path,
     checkpoints: Checkpoints | None = None,
     deadline: float = math.inf,
     share: float = 1.0,
@@ -70,12 +70,12 @@ def fit_stages(
     pace = Pace(deadline=deadline, share=share, notes=notes)
     history: list[dict] = []
     keeper = Keeper(checkpoints, model=model, best=best, history=history, notes=notes)
-    first = _begin(keeper, folder)
+    first = _begin(keeper, Path(folder))
     for number, stage in list(enumerate(stages))[first:]:
         job = StageJob(
             model=model, stage=stage, number=number, n_stages=len(stages), train_rows=train_rows, stop_rows=stop_rows,
-            collator=collator, settings=settings, precision=precision, best=best, keeper=keeper,
-            tape=keeper.begin_stage(number), pace=pace, notes=notes, folder=folder, cache_folder=cache_folder,
+            collator=collator, settings=settings, precision=precision, best=best, keeper=keeper, pace=pace,
+            tape=keeper.begin_stage(number), notes=notes, folder=Path(folder), cache_folder=Path(cache_folder),
         )  # fmt: skip
         _add_records(history, STAGE_KINDS[stage.kind](job).train(), job=job)
         best.restore(model)
