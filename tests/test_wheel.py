@@ -2,6 +2,7 @@ import json
 import shutil
 import subprocess
 import sys
+import venv
 import zipfile
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def test_wheel_holds_every_module_and_nothing_else(wheels):
     with zipfile.ZipFile(wheels[0]) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         modules = [path.relative_to(ROOT) for path in PACKAGE.rglob("*.py")]
-        assert names == {path.as_posix() for path in modules if path.parts[1] not in AT_HOME}
+        assert names == {path.as_posix() for path in modules if path.parts[1] not in AT_HOME} | {"questlib/py.typed"}
         assert archive.read("questlib/metrics.py") == (PACKAGE / "metrics.py").read_bytes()
 
 
@@ -64,6 +65,41 @@ def test_wheel_installs_offline_and_imports(wheels, tmp_path):
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import questlib.metrics; print(questlib.__file__)"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)
     assert done.stdout.startswith(str(tmp_path))
+
+
+USER = """
+from pathlib import Path
+from questlib import LexicalMember, RankTies, Stage, TransformerMember, TransformerRecipe, load_member, mean_spearman
+
+stage = Stage(name="full", trainable=("*",), epochs=1, learning_rate=1e-5, head_learning_rate=1e-3)
+recipe = TransformerRecipe(encoder=Path("encoder"), stages=(stage,))
+reveal_type(TransformerMember(recipe, cache_folder="cache"))
+reveal_type(mean_spearman([[0.1], [0.2]], [[0.5], [0.6]]))
+reveal_type(load_member("member").save(Path("elsewhere")))
+LexicalMember(recipe)
+RankTies(cautoin=3)
+from questlib import RankTie
+"""
+
+
+def test_type_checker_of_a_user_sees_the_types(wheels, tmp_path):
+    venv.create(tmp_path / "env", with_pip=False)
+    [packages] = (tmp_path / "env").glob("lib/python*/site-packages")
+    with zipfile.ZipFile(wheels[0]) as archive:
+        archive.extractall(packages)
+    (tmp_path / "user.py").write_text(USER)
+    mypy = [sys.executable, "-m", "mypy", "--strict", "--python-executable", "env/bin/python", "user.py"]
+    told = subprocess.run(mypy, capture_output=True, text=True, cwd=tmp_path).stdout
+    for line in (
+        'user.py:7: note: Revealed type is "questlib.members.transformer.TransformerMember"',
+        'user.py:8: note: Revealed type is "float"',
+        'user.py:9: note: Revealed type is "None"',
+        'user.py:10: error: Argument 1 to "LexicalMember" has incompatible type "TransformerRecipe"',
+        'user.py:11: error: Unexpected keyword argument "cautoin" for "RankTies"; did you mean "caution"?',
+        'user.py:12: error: Module "questlib" has no attribute "RankTie"; maybe "RankTies"?',
+        "Found 3 errors in 1 file",
+    ):
+        assert line in told
 
 
 def test_kernel_is_offline_and_names_its_notebook():
