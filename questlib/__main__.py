@@ -46,12 +46,17 @@ def _is_utf8(text: str) -> bool:
 
 
 def _run(parsed: argparse.Namespace) -> int:
-    import psutil
+    try:
+        import psutil
 
+        from questlib.parameters import read_value
+        from questlib.run import Interrupted, run_notebook
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            f"the packages that execute notebooks must be installed, however {error.name} is not; "
+            "pip install 'questlib[workbench]'"
+        ) from error
     os.environ[SESSION_START] = str(psutil.Process().create_time())
-    from questlib.parameters import read_value
-    from questlib.run import Interrupted, run_notebook
-
     overrides = {name: read_value(value) for name, value in parsed.parameter}
     try:
         run_notebook(parsed.notebook, profile=parsed.profile, data=parsed.data, out=parsed.out, overrides=overrides)

@@ -158,3 +158,22 @@ def test_a_name_that_is_not_utf_8_is_told_as_such(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
     assert "names must be UTF-8, however: " in done.stderr
+
+
+@pytest.mark.parametrize("package", ["nbformat", "papermill"])
+def test_run_without_the_workbench_says_what_to_install(package: str, tmp_path: Path) -> None:
+    code = f"import sys; sys.modules[{package!r}] = None; from questlib.__main__ import main; sys.exit(main(['run']))"
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": paths},
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"questlib run: the packages that execute notebooks must be installed, however {package} is not; "
+        "pip install 'questlib[workbench]'\n"
+    )
+    assert not list(tmp_path.iterdir())
