@@ -28,7 +28,8 @@ def main() -> None:
     from questlib.clock import Clock, find_session_start
     from questlib.data import read_tables
     from questlib.folds import train_members
-    from questlib.parameters import override, read_parameters, read_profile
+    from questlib.parameters import override, read_parameters
+    from questlib.profiles import read_profile
     from questlib.recipe import Recipe
     from questlib.run import write_report
     from questlib.training.trainer import QuestTrainer

@@ -1,4 +1,4 @@
-"""The command line: run the notebook, predict with a run folder, score predictions, check a submission."""
+"""The command line: look at tables, run the notebook, predict with a run, score predictions, check a submission."""
 
 import argparse
 import json
@@ -49,7 +49,7 @@ def _run(parsed: argparse.Namespace) -> int:
     try:
         import psutil
 
-        from questlib.parameters import read_value
+        from questlib.profiles import read_value
         from questlib.run import Interrupted, run_notebook
     except ModuleNotFoundError as error:
         raise RuntimeError(
@@ -69,6 +69,12 @@ def _run(parsed: argparse.Namespace) -> int:
         sys.stderr.write(f"questlib run: {interrupted}; go on with:\n{command}\n")
         return 128 + interrupted.number
     return 0
+
+
+def _explore(parsed: argparse.Namespace) -> None:
+    from questlib.run import explore_tables
+
+    print(explore_tables(parsed.notebook, data=parsed.data, out=parsed.out))
 
 
 def _refuse_overwriting(out: Path, *inputs: Path) -> None:
@@ -145,10 +151,15 @@ def _build_parser() -> argparse.ArgumentParser:
     run.add_argument("--notebook", type=Path, default=Path("notebooks/quest.ipynb"), help="notebook to execute")
     run.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
-        help="override one parameter by name or dotted name; the value is JSON, YAML's [..] or {..}, or a bare word; "
-        "may be repeated",
+        help="override one parameter by name or dotted name, with a value as a profile has it; may be repeated",
     )  # fmt: skip
     run.set_defaults(command=_run)
+
+    explore = commands.add_parser("explore", help="make a page of what tables hold, and print where it is")
+    explore.add_argument("--data", required=True, help="folder with train.csv, test.csv and sample_submission.csv")
+    explore.add_argument("--out", type=Path, help="folder to write to (runs/<time>-explore)")
+    explore.add_argument("--notebook", type=Path, default=Path("notebooks/explore.ipynb"), help="notebook to execute")
+    explore.set_defaults(command=_explore)
 
     predict = commands.add_parser("predict", help="predict a table with a run folder")
     predict.add_argument("run_folder", type=Path, help="what a run left behind")

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.model_selection import GroupKFold, GroupShuffleSplit, KFold
 
 from questlib.checks import refuse_unknown
 from questlib.csv_table import read_csv
@@ -173,6 +172,8 @@ def assign_folds(questions: npt.NDArray, *, split: str, folds: int, seed: int) -
     NOTE[SEED]: The write-up split rows at random, which leaks: one question stands on both sides and the score reads
     too high. It is kept for comparison only.
     """
+    from sklearn.model_selection import GroupKFold, KFold  # takes long, and a mistake is told before
+
     splitters = {"question": GroupKFold, "random": KFold}
     refuse_unknown([split], known=splitters, what="split")
     n_questions = len(np.unique(questions))
@@ -193,6 +194,8 @@ def hold_out_questions(
 
     Held out are whole questions: a share in (0, 1), two at least. `questions` has a row for each of the whole table.
     """
+    from sklearn.model_selection import GroupShuffleSplit
+
     # One row has no rank correlation, so two questions are the least that can tell when to stop.
     n_questions = len(np.unique(questions[rows]))
     n_held_out = max(2, math.ceil(share * n_questions))

@@ -12,8 +12,9 @@ from pathlib import Path
 from questlib.checks import refuse_unknown
 from questlib.kaggle.archives import unpack
 from questlib.marks import finished_whole
-from questlib.parameters import override, read_parameters, read_profile
+from questlib.parameters import override, read_parameters
 from questlib.pretrained import INSTALLED, PUBLISHED, WEIGHTS, check_sha256, list_files
+from questlib.profiles import read_profile
 from questlib.recipe import Recipe
 
 logger = logging.getLogger(__name__)

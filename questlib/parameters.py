@@ -1,30 +1,35 @@
 """The parameters cell of a notebook: read, checked, overridden by dotted names, and written.
 
+It is checked before a kernel starts, and by the same rules in the kernel: papermill may have been called directly.
+
 A dotted name reaches inside: `stages.full.learning_rate` is that field of every stage named full, `members.minilm.seed`
 overrides the seed for one member, `target_weights.answer_helpful` is a key of a mapping.
 """
 
 import ast
-import json
 import math
-import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from dataclasses import fields
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import nbformat
-import yaml
-
 from questlib.checks import refuse_unknown
+from questlib.recipe import STAGE_RECIPES
 
 TAG = "parameters"
+# How the cell begins that papermill adds, and what it may name of its own accord in it.
+_INJECTED, _PAPERMILLS_OWN = "# Parameters\n", "PAPERMILL_"
+_KINDS: dict[str, type] = {kind.__name__: kind for kind in (bool, dict, float, int, list, str)}
 
 
 def read_parameters(notebook: Path) -> dict[str, Any]:
     """Read the parameters that a notebook's cell tagged `parameters` declares, and their defaults."""
     if not notebook.is_file():
         raise FileNotFoundError(f"no notebook {notebook}; run from the project's root, or name one with --notebook")
+    import nbformat  # a kernel has no need of it
+
     cells = nbformat.read(notebook, as_version=4).cells
     return read_cell("\n".join(cell.source for cell in cells if TAG in cell.metadata.get("tags", [])))
 
@@ -32,8 +37,8 @@ def read_parameters(notebook: Path) -> dict[str, Any]:
 def read_cell(source: str) -> dict[str, Any]:
     """Read the source of a parameters cell; see `read_parameters`."""
     values = {name: ast.literal_eval(value) for name, value in _find_values(source).items()}
-    floats = _find_floats(source)  # they may have halves, also where the default is whole
-    return {name: float(value) if name in floats else value for name, value in values.items()}
+    kinds = _find_kinds(source)  # floats may have halves, also where the default is whole
+    return {name: float(value) if kinds.get(name) is float else value for name, value in values.items()}
 
 
 def write_cell(source: str, values: Mapping[str, Any]) -> str:
@@ -61,59 +66,12 @@ def _find_values(source: str) -> dict[str, ast.expr]:
     return found
 
 
-def _find_floats(source: str) -> set[str]:
+def _find_kinds(source: str) -> dict[str, type]:
     return {
-        ast.unparse(statement.target)
-        for statement in ast.parse(source).body
-        if isinstance(statement, ast.AnnAssign) and ast.unparse(statement.annotation) == "float"
+        ast.unparse(each.target): _KINDS[ast.unparse(each.annotation)]
+        for each in ast.parse(source).body
+        if isinstance(each, ast.AnnAssign) and ast.unparse(each.annotation) in _KINDS
     }
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as its newer version has it, where 3e-5 is a number and not a word."""
-
-
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+"), list("-+.0123456789")
-)
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that maps names to values."""
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}  # a safe loader, as its base is
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} must be YAML, however: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must map parameters to values, however: {type(content)=}")
-    return content
-
-
-def read_profile(folder: Path, name: str) -> dict[str, Any]:
-    """Read a profile: parameters by name out of a folder's YAML file of that name, or of any file ending in .yaml."""
-    if name.endswith(".yaml"):
-        if not Path(name).is_file():
-            raise FileNotFoundError(f"no profile {name}; those that ship are named without .yaml")
-        return read_yaml(Path(name))
-    known = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
-    refuse_unknown([name], known=known, what="profile")
-    return read_yaml(known[name])
-
-
-def read_value(text: str) -> Any:  # noqa: ANN401  whatever JSON holds
-    """Read a value from the command line: JSON, a list or mapping in YAML's short form, or a bare word.
-
-    A shell takes quotes away: `[{name: full, epochs: 3}]` needs none inside.
-    """
-    try:
-        return json.loads(text, parse_constant=str)  # JSON has no NaN: as a word it is refused where a number is due
-    except json.JSONDecodeError:
-        if not text.startswith(("[", "{")):
-            return text
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        return text
 
 
 def override(defaults: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -132,23 +90,67 @@ def override(defaults: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[s
             else:
                 values[first] = deepcopy(value)
     for name, value in values.items():
-        # The word "False" counts as true, and 2.5 folds fail late: better to say so before anything is made.
-        kind = type(defaults[name])
-        if type(value) is not kind and not (kind is float and type(value) is int):
-            raise TypeError(f"parameter {name} must be of type {kind.__name__}, however: {value!r}")
-        if kind is float and not math.isfinite(value):
-            raise ValueError(f"parameter {name} must be a finite number, however: {value!r}")
+        _refuse_other_kind(name, value, kind=type(defaults[name]))
     return values
 
 
-def _refuse_unknown_names(change: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    stages = [stage for stage in values.get("stages", ()) if isinstance(stage, dict)]
-    for name in change:
-        named = [f"stages.{stage.get('name')}.{name}" for stage in stages if name in stage and name not in values]
-        if named:
-            raise ValueError(
-                f"unknown parameter: {name!r} is a field of a stage; name it by one of: {', '.join(named)}"
-            )
+def check_parameters(names: Mapping[str, Any]) -> None:
+    """Refuse what is wrong with a notebook's parameters from inside it, before anything long begins.
+
+    papermill adds a cell with what it was given, misspelt names among it, which it only logs. A name that is unknown is
+    refused with the nearest, and a value of another kind than its parameter is declared with.
+
+    Args:
+        names: The notebook's `globals()`, with `In`, the cells that were run, among them.
+    """
+    kinds: dict[str, type] = {}
+    given: list[str] = []
+    for source in names.get("In", ()):
+        found = _find_kinds(source) if _declares(source) else {}
+        if found:  # the latest, where a person ran the cell once more
+            kinds, given = found, []
+        elif source.startswith(_INJECTED):
+            given = [name for name in _list_assigned(source) if not name.startswith(_PAPERMILLS_OWN)]
+    _refuse_unknown_names(dict.fromkeys(given), {name: names[name] for name in kinds}, in_notebook=True)
+    for name, kind in kinds.items():
+        _refuse_other_kind(name, names[name], kind=kind)
+
+
+def _declares(source: str) -> bool:
+    try:
+        return all(isinstance(each, ast.AnnAssign) for each in ast.parse(source).body)
+    except SyntaxError:  # a cell that never ran
+        return False
+
+
+def _list_assigned(source: str) -> Iterator[str]:
+    # `stages[0]["epochs"] = 3` changes stages, and so papermill may be told.
+    for statement in ast.parse(source).body:
+        for target in statement.targets if isinstance(statement, ast.Assign) else ():
+            yield next(node.id for node in ast.walk(target) if isinstance(node, ast.Name))
+
+
+def _refuse_other_kind(name: str, value: object, *, kind: type) -> None:
+    # The word "False" counts as true, and 2.5 folds fail late: better to say so before anything is made.
+    if type(value) is not kind and not (kind is float and type(value) is int):
+        raise TypeError(f"parameter {name} must be of type {kind.__name__}, however: {value!r}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"parameter {name} must be a finite number, however: {value!r}")
+
+
+def _refuse_unknown_names(change: Mapping[str, Any], values: Mapping[str, Any], *, in_notebook: bool = False) -> None:
+    # What is asked for most is a field of a stage. papermill has no dotted names: it assigns.
+    place = "stages[{number}]['{field}']" if in_notebook else "stages.{name}.{field}"
+    stages = [each for each in values.get("stages", ()) if isinstance(each, dict)]
+    inner = {each.name for kind in STAGE_RECIPES.values() for each in fields(kind)} - {"name"} if stages else set()
+    for name in [name.split(".")[0] for name in change if name.split(".")[0] not in values]:
+        [nearest] = get_close_matches(name, [*values, *inner], n=1) or [""]
+        if nearest in inner:
+            found = enumerate(stages)
+            named = [place.format(number=at, name=stage.get("name"), field=nearest) for at, stage in found]
+            told = "is" if nearest == name else f"is close to {nearest!r},"
+            one_of = ", ".join(dict.fromkeys(named))
+            raise ValueError(f"unknown parameter: {name!r} {told} a field of a stage; name it by one of: {one_of}")
     refuse_unknown([name.split(".")[0] for name in change], known=values, what="parameter")
 
 

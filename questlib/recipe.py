@@ -27,6 +27,8 @@ PRECISIONS = ["auto", "bf16", "fp16", "fp32"]
 # A member's scores stand beside these.
 _RESERVED = ("blended", "tied")
 _MANY = 1_000_000
+# What names of the network's parameters begin with.
+_ROOTS = ("body.", "head.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +109,13 @@ class Stage(Checked):
     def __post_init__(self) -> None:
         _take_tuple(self, "trainable", of=str)
         super().__post_init__()
+        for pattern in self.trainable:  # what more it takes to match, the network knows
+            begin = re.split(r"[*?\[]", pattern)[0]
+            if not any(root.startswith(begin) or begin.startswith(root) for root in _ROOTS):
+                raise ValueError(
+                    f"a trainable pattern must match a parameter, however: {pattern!r}; their names begin with "
+                    f"{' or '.join(_ROOTS)}"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -156,7 +156,10 @@ def test_a_fold_that_fails_leaves_nothing_of_itself_and_all_that_was_finished(tr
     ("changes", "message"),
     [
         ({"layout": TextLayout(max_length=81)}, r"max_length of member 'late' must not exceed .*81.*limit=80"),
-        ({"stages": (replace(toy.STAGE, trainable=("haed.*",)),)}, r"must match a parameter, however: 'haed\.\*'"),
+        (
+            {"stages": (replace(toy.STAGE, trainable=("head.no*",)),)},
+            r"must match a parameter, however: 'head\.no\*'",
+        ),
         ({"model": ModelOptions(n_mixed_layers=9)}, "n_mixed_layers must be 3 at most"),
         ({"encoder": "./absent"}, "the encoder folder './absent' does not exist"),
     ],

@@ -18,7 +18,7 @@ LAYERS = (
     ("training",),
     ("members", "parallel"),
     ("tasks", "schedule", "folds", "inference"),
-    ("charts", "explore", "report", "parameters", "run", "__main__"),
+    ("charts", "explore", "report", "parameters", "profiles", "run", "__main__"),
 )  # fmt: skip
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 N_LIGHT = 3  # layers

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from questlib.parameters import override, read_cell, read_parameters, read_profile, read_value, write_cell
+from questlib.parameters import check_parameters, override, read_cell, read_parameters, write_cell
+from questlib.profiles import read_profile
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PROFILES = sorted(path.stem for path in (NOTEBOOKS / "profiles").glob("*.yaml"))
@@ -116,6 +117,16 @@ def test_later_changes_win_and_a_whole_list_comes_before_what_reaches_into_it() 
             ValueError,
             "'learning_rate' is a field of a stage; name it by one of: stages.full.learning_rate, stages.head.lear",
         ),
+        (
+            {"layer_decay": 0.9},  # of a stage, though none here states it
+            ValueError,
+            "'layer_decay' is a field of a stage; name it by one of: stages.full.layer_decay, stages.head.layer_decay",
+        ),
+        (
+            {"learning_rates": 1e-5},
+            ValueError,
+            "'learning_rates' is close to 'learning_rate', a field of a stage; name it by one of: stages.full.lear",
+        ),
         ({"folds": 2.5}, TypeError, "parameter folds must be of type int, however: 2.5"),
         ({"share": "3e-5"}, TypeError, "parameter share must be of type float, however: '3e-5'"),
     ],
@@ -125,66 +136,10 @@ def test_a_name_that_leads_nowhere_is_refused(changes: dict, error: type[Excepti
         override(DEFAULTS, changes)
 
 
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("bert", "bert"),
-        ("3", 3),
-        ("2e-5", 2e-5),
-        ("-1", -1),
-        ("false", False),
-        ("False", "False"),
-        ('"5"', "5"),
-        ("", ""),
-        ("NaN", "NaN"),
-        ("-Infinity", "-Infinity"),
-        ('{"a": 2}', {"a": 2}),
-        ("[{name: a, kind: transformer}, {name: b, layout: joint}]", [
-            {"name": "a", "kind": "transformer"}, {"name": "b", "layout": "joint"},
-        ]),
-        ("[1", "[1"),
-    ],
-)  # fmt: skip
-def test_a_value_is_json_or_yamls_short_form_or_a_word(text: str, value: object) -> None:
-    found = read_value(text)
-    assert found == value
-    assert type(found) is type(value)
-
-
-def test_profile_that_is_unknown_is_refused_with_the_nearest() -> None:
-    with pytest.raises(ValueError, match=r"unknown profile: 'smaple' \(did you mean 'sample'\?\); known: .*seed"):
-        read_profile(NOTEBOOKS / "profiles", "smaple")
-
-
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        ("- folds\n- 3\n", "few.yaml must map parameters to values, however"),
-        ("folds: [3\n", "few.yaml must be YAML, however"),
-    ],
-)
-def test_profile_that_is_no_mapping_is_refused_by_path(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "few.yaml").write_text(text)
-    with pytest.raises(ValueError, match=message):
-        read_profile(tmp_path, "few")
-
-
-def test_profile_is_its_file_and_may_be_empty(tmp_path: Path) -> None:
-    (tmp_path / "few.yaml").write_text("folds: 3\nstages.full.epochs: 2\n")
-    (tmp_path / "plain.yaml").write_text("# nothing\n")
-    assert read_profile(tmp_path, "few") == {"folds": 3, "stages.full.epochs": 2}
-    assert read_profile(tmp_path, "plain") == {}
-
-
 @pytest.mark.parametrize("name", PROFILES)
 def test_profiles_name_parameters_of_their_notebook_in_the_right_kind(name: str) -> None:
     notebook = "predict.ipynb" if name == "kaggle-predict" else "quest.ipynb"
     override(read_parameters(NOTEBOOKS / notebook), read_profile(NOTEBOOKS / "profiles", name))
-
-
-def test_profiles_are_those_that_are_documented() -> None:
-    assert PROFILES == ["cpu", "cpu-best", "kaggle", "kaggle-cpu", "kaggle-predict", "sample", "seed"]
-    assert read_profile(NOTEBOOKS / "profiles", "kaggle") == {}
 
 
 def test_default_that_is_no_literal_is_refused() -> None:
@@ -201,3 +156,64 @@ def test_what_is_declared_a_float_may_have_halves_but_an_end() -> None:
             override(defaults, {"limit": value})
     with pytest.raises(TypeError, match="parameter folds must be of type int, however: 2.5"):
         override(defaults, {"folds": 2.5})
+
+
+# In the kernel, where papermill was called directly
+
+
+def names_after(*cells: str) -> dict[str, Any]:
+    """A kernel's globals after these cells."""
+    names: dict[str, Any] = {"In": ["", *cells]}
+    for cell in cells:
+        exec(cell, names)
+    return names
+
+
+DECLARED = """limit: float = 119  # minutes
+folds: int = 5
+is_quick: bool = False
+stages: list = [
+    {"name": "full", "learning_rate": 3e-5},
+    {"name": "head", "learning_rate": 0.0},
+]  # fields"""
+
+
+def test_parameters_that_papermill_gave_are_taken_where_they_fit() -> None:
+    given = (
+        "# Parameters\nfolds = 3\nlimit = 30\nPAPERMILL_OUTPUT_PATH = 'a.ipynb'\nstages[0]['learning_rate'] = 1e-05\n"
+    )
+    check_parameters(names_after(DECLARED, given, "import os\nscratch = folder = 1"))
+    check_parameters(names_after(DECLARED))
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        (
+            "fold = 3",
+            ValueError,
+            r"unknown parameter: 'fold' \(did you mean 'folds'\?\); known: folds, is_quick",
+        ),
+        ("os = 3\nlimits = 1", ValueError, r"unknown parameter: 'os'.*, 'limits' \(did you mean 'limit'\?\)"),
+        (
+            "learning_rate = 1e-05",
+            ValueError,
+            r"field of a stage; name it by one of: stages\[0\]\['learning_rate'\], stages\[1\]\['learning_rate'\]$",
+        ),
+        ("folds = 2.5", TypeError, "parameter folds must be of type int, however: 2.5"),
+        ("is_quick = 'false'", TypeError, "parameter is_quick must be of type bool, however: 'false'"),
+        ("limit = float('inf')", ValueError, "parameter limit must be a finite number, however: inf"),
+    ],
+)
+def test_parameters_that_papermill_only_logs_are_refused_by_name(
+    given: str, error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        check_parameters(names_after(DECLARED, f"# Parameters\n{given}\n"))
+
+
+def test_parameters_that_a_person_changed_in_their_cell_are_held_against_what_it_declares() -> None:
+    with pytest.raises(TypeError, match="parameter folds must be of type int, however: 'five'"):
+        check_parameters(names_after(DECLARED, DECLARED.replace("folds: int = 5", "folds: int = 'five'")))
+    # What was given before belongs to the cell that was run before.
+    check_parameters(names_after(DECLARED, "# Parameters\nfold = 3\n", DECLARED))

@@ -7,7 +7,8 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from questlib.parameters import override, read_parameters, read_profile
+from questlib.parameters import override, read_parameters
+from questlib.profiles import read_profile
 from questlib.recipe import (
     MEMBER_RECIPES,
     PRECISIONS,
@@ -40,7 +41,7 @@ PARAMETERS = {
 stages = st.builds(
     Stage,
     name=st.text(min_size=1),
-    trainable=st.lists(st.text(), max_size=3).map(tuple),
+    trainable=st.lists(st.sampled_from(["*", "head.*", "body.*.bias", "?ody.*"]), max_size=3).map(tuple),
     epochs=st.floats(1e-3, 1000),
     learning_rate=st.floats(0, 1),
     head_learning_rate=st.floats(0, 1),
@@ -127,6 +128,7 @@ def test_a_member_overrides_what_it_names_for_itself_alone() -> None:
         ({"stages": [STAGE | {"epochs": 0}]}, ValueError, r"stages\[0\]: epochs must lie in"),
         ({"stages": [STAGE | {"schedule": "linaer"}]}, ValueError, "did you mean 'linear'"),
         ({"stages": [STAGE | {"kind": "fine"}]}, ValueError, r"unknown kind of .*stages\[0\]: 'fine' \(did you mean"),
+        ({"stages": [STAGE | {"trainable": ["haed.*"]}]}, ValueError, r"must match a parameter, however: 'haed\.\*'"),
         ({"stages": [{"name": "full"}]}, ValueError, r"stages\[0\] must state \['trainable', 'epochs', 'learning"),
         ({"target_weights": {"answer_helpfull": 2}}, ValueError, "did you mean 'answer_helpful'"),
         ({"target_weights": {"answer_helpful": "2"}}, TypeError, r"target_weights\['answer_helpful'\] must be of type"),

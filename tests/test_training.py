@@ -76,8 +76,8 @@ def test_a_pattern_can_train_one_layer(model, rows, tmp_path):
 
 def test_a_pattern_that_matches_nothing_is_refused_before_any_training(model, rows, tmp_path):
     before = weights_of(model)
-    with pytest.raises(ValueError, match=r"must match a parameter, however: 'haed\.\*'"):
-        fit(model, rows, [FULL, replace(HEAD, trainable=("haed.*",))], tmp_path)
+    with pytest.raises(ValueError, match=r"must match a parameter, however: 'head\.no\*'"):
+        fit(model, rows, [FULL, replace(HEAD, trainable=("head.no*",))], tmp_path)
     assert not changed(before, weights_of(model))
 
 

@@ -12,7 +12,7 @@ from questlib.kaggle.mounts import LAYOUTS
 from questlib.kaggle.rehearse import Rehearsal, refuse_unrehearsed, rehearse
 from questlib.kaggle.twin import find_python, list_images
 from questlib.kaggle.wheels import make_wheels
-from questlib.parameters import read_value
+from questlib.profiles import read_value
 from questlib.run_folder import read_json
 
 _PROJECT, _BUILD = Path(), Path("build")

@@ -15,8 +15,9 @@ from questlib.checks import refuse_unknown
 from questlib.inference import find_folds
 from questlib.kaggle.manifest import DATASET_METADATA, read_fingerprint, write_manifest
 from questlib.members import MEMBERS, load_member
-from questlib.parameters import TAG, override, read_parameters, read_profile, write_cell
+from questlib.parameters import TAG, override, read_parameters, write_cell
 from questlib.pretrained import find_encoder, list_files, refuse_damaged
+from questlib.profiles import read_profile
 from questlib.recipe import Recipe, TransformerRecipe
 from questlib.run_folder import DONE, ENSEMBLE, read_json, write_json
 

@@ -12,7 +12,8 @@ from typing import Any
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from questlib.checks import Checked, between, one_of, refuse_unknown
-from questlib.parameters import override, read_parameters, read_profile, read_yaml
+from questlib.parameters import override, read_parameters
+from questlib.profiles import read_profile, read_yaml
 from questlib.recipe import Recipe
 from questlib.run_folder import SCORES
 
