@@ -2,7 +2,10 @@
 
 import json
 import logging
+import sys
 import time
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +17,44 @@ from questlib.training.tape import Tape
 logger = logging.getLogger(__name__)
 
 _SECONDS_BETWEEN_LINES = 15.0
+_SECONDS_BETWEEN_MOVES = 0.5
+
+
+@dataclass
+class ProgressBar:
+    """What a notebook shows of a stage, in one place that moves; where no notebook is, nothing.
+
+    It needs no widgets: a notebook that was executed keeps how far the stage came, and a log has one line of it.
+    """
+
+    text: str
+    share: float = 0.0  # of the stage, in [0, 1]
+
+    def __post_init__(self) -> None:
+        self._last_move = time.monotonic()
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        self._shown = None
+        if hasattr(shell, "kernel"):
+            from IPython.display import display
+
+            self._shown = display(self, display_id=True)
+
+    def move(self, text: str, share: float) -> None:
+        """Show how far the stage is, at most twice a second, and its end."""
+        now = time.monotonic()
+        if self._shown is not None and (now - self._last_move >= _SECONDS_BETWEEN_MOVES or share >= 1):
+            self.text, self.share, self._last_move = text, share, now
+            self._shown.update(self)
+
+    def __repr__(self) -> str:
+        return self.text
+
+    def _repr_html_(self) -> str:
+        return f'<progress max="1" value="{self.share:.3f}"></progress> {escape(self.text)}'
 
 
 class StageLog(TrainerCallback):
-    """Log a line every quarter of a minute, and keep what the Trainer logs.
+    """Log a line every quarter of a minute, move a notebook's bar, and keep what the Trainer logs.
 
     Args:
         name: The stage.
@@ -38,6 +75,7 @@ class StageLog(TrainerCallback):
     ) -> None:
         """Start the stage's own clock."""
         self._start = self._last_line = time.monotonic()
+        self._bar = ProgressBar(f"{self.name}: {state.max_steps} steps")
 
     def on_log(
         self,
@@ -65,13 +103,16 @@ class StageLog(TrainerCallback):
         now = time.monotonic()
         if self._tape.is_playing:
             self._start, self._n_played = now, state.global_step + 1
-        if now - self._last_line < _SECONDS_BETWEEN_LINES or state.global_step <= self._n_played:
+        if state.global_step <= self._n_played:
             return
-        self._last_line = now
         done, each = state.global_step / state.max_steps, (now - self._start) / (state.global_step - self._n_played)
         left = each * (state.max_steps - state.global_step)
         rows = args.train_batch_size * args.gradient_accumulation_steps / each
-        logger.info(
-            "%s: step %d of %d (%.0f %%), loss %s, %.1f rows/s, %.1f min left at most",
-            self.name, state.global_step, state.max_steps, 100 * done, self._loss, rows, left / 60,
-        )  # fmt: skip
+        text = (
+            f"{self.name}: step {state.global_step} of {state.max_steps} ({100 * done:.0f} %), loss {self._loss}, "
+            f"{rows:.1f} rows/s, {left / 60:.1f} min left at most"
+        )
+        self._bar.move(text, done)
+        if now - self._last_line >= _SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            logger.info("%s", text)
