@@ -19,7 +19,7 @@ SWEEP ?= sweeps/learning_rates_small.yaml
 SWEPT = $(if $(STORAGE),--storage '$(STORAGE)') $(if $(OUT),--out '$(OUT)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install encoder run sweep sweep-report test test-postgres bench stress growth wheels bundle rehearse rehearse-all push status output lint format types check clean
+.PHONY: help install encoder run notebook explore sweep sweep-report test test-postgres bench stress growth wheels bundle rehearse rehearse-all push status output lint format types check clean
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -41,6 +41,13 @@ encoder: install  ## Install a larger encoder, of which a name is then enough: N
 run: install  ## Train and predict: DATA=folder PROFILE=name OUT=folder ARGS="-p name value"
 	$(VENV)/python -m questlib.encoder_parts --of '$(PROFILE)'
 	$(VENV)/python -m questlib run --data '$(DATA)' --profile '$(PROFILE)' $(if $(OUT),--out '$(OUT)') $(ARGS)
+
+notebook: install  ## Open the notebooks in jupyter lab, with .venv's kernel: ARGS="--port 8889"
+	JUPYTER_PREFER_ENV_PATH=1 $(VENV)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/quest.ipynb \
+	  $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
+
+explore: install  ## Look at the tables before training: DATA=folder OUT=folder; prints where the page is
+	$(VENV)/python -m questlib explore --data '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 sweep: install  ## Run many trials: SWEEP=sweeps/name.yaml DATA=folder WORKERS=n STORAGE=url OUT=folder ARGS=--plan
 	$(VENV)/python -m questlib.sweeps run '$(SWEEP)' --data '$(DATA)' $(if $(WORKERS),--workers $(WORKERS)) $(SWEPT) $(ARGS)

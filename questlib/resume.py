@@ -1,4 +1,4 @@
-"""Whether a run folder may be gone on with: the same recipe, the same tables, the same encoders."""
+"""Whether a run folder may be gone on with: one run's alone, the same recipe, the same tables, the same encoders."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from questlib.data import Tables
 from questlib.marks import hash_text
 from questlib.pretrained import find_encoder, hash_encoder
 from questlib.recipe import Recipe
-from questlib.run_folder import INPUTS, RECIPE, read_json, write_json
+from questlib.run_folder import INPUTS, NAMES, RECIPE, REPORT, TIMELINE, is_on_kaggle, read_json, write_json
 
 # A run is extended by more of these; anything else would be another run.
 _MAY_GROW = "folds_to_train"
@@ -22,12 +22,30 @@ def keep_inputs(run_folder: Path, recipe: Recipe, tables: Tables) -> None:
     """Write what a run is made from into its folder, so that it can be told from another one.
 
     Raises:
+        FileExistsError: If the folder holds what is no run's, or is not known to be this one's.
         ValueError: If the folder holds a run that was made from something else; the differences are named.
     """
+    refuse_foreign(run_folder)
     inputs = _hash_inputs(recipe, tables)
     _refuse_changed(run_folder, recipe, inputs)
     write_json(run_folder / RECIPE, recipe.to_dict())
     write_json(run_folder / INPUTS, inputs)
+
+
+def refuse_foreign(run_folder: Path) -> None:
+    """Refuse a folder that is neither new, nor empty, nor one run's: a fold of another would be taken for its own."""
+    names = {path.name for path in run_folder.iterdir()} if run_folder.exists() else set()
+    # A notebook that was executed there may have any name, and what is hidden is a lock or half-written.
+    names = {name for name in names if not name.startswith(".") and not name.endswith(".ipynb")}
+    if is_on_kaggle():  # a session leaves files of its own there
+        names &= NAMES
+    # A run that was killed before it had written what it is made from leaves these at most.
+    known = {REPORT, TIMELINE, RECIPE} | (NAMES if {RECIPE, INPUTS} <= names else set())
+    if not names <= known:
+        raise FileExistsError(
+            f"the run folder {run_folder} must be new, empty or one run's, however it holds files: "
+            f"{sorted(names - known)[:5]}; name another"
+        )
 
 
 def refuse_changed(run_folder: Path, recipe: Recipe, tables: Tables) -> None:

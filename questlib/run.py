@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -25,16 +24,16 @@ from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from questlib.data import read_tables
-from questlib.parameters import override, read_parameters, read_profile
+from questlib.parameters import override, read_parameters
 from questlib.pretrained import find_encoder
 from questlib.processes import die_with_parent, find_launched
+from questlib.profiles import read_profile
 from questlib.recipe import Recipe
-from questlib.resume import refuse_changed
-from questlib.run_folder import LOCK, NAMES, RECIPE, SESSION_LOCK, TIMELINE, held_alone, is_unfinished, write_text
+from questlib.resume import refuse_changed, refuse_foreign
+from questlib.run_folder import REPORT, SESSION_LOCK, held_alone, make_run_folder, write_text
 
 logger = logging.getLogger(__name__)
 
-REPORT = "report.html"
 _SECONDS_TO_END = 10  # for a kernel that is interrupted
 _SECONDS_TO_START = 600  # several that start at once on a busy machine import torch one after the other
 
@@ -88,7 +87,7 @@ def run_notebook(
     # Of the processes that a launcher started, the first leaves the run folder; the others only train with it.
     helps = find_launched().rank != 0
     if out is not None:
-        _refuse_foreign(out, notebook=notebook)
+        refuse_foreign(out)
     _check_inputs(parameters, out=out)
     absolute = _absolute(parameters)
     given = {name: value for name, value in absolute.items() if value != defaults[name]}
@@ -97,20 +96,26 @@ def run_notebook(
         with tempfile.TemporaryDirectory(prefix="questlib-") as folder:
             _run_once(notebook, Path(folder) / notebook.name, given=given, parameters=absolute, helps=True)
             return Path(folder)
-    out = (out or _make_new(profile)).resolve()
+    out = (out or make_run_folder(Path(profile).stem)).resolve()
     with held_alone(out, name=SESSION_LOCK):
         _run_once(notebook, out / notebook.name, given=given, parameters=absolute, helps=False)
     logger.info("done in %.1f min: %s", (time.monotonic() - start) / 60, out)
     return out
 
 
-def _make_new(profile: str) -> Path:
-    name = Path("runs") / f"{datetime.now():%Y%m%d-%H%M%S}-{Path(profile).stem}"
-    for out in itertools.chain([name], (name.with_name(f"{name.name}-{number}") for number in itertools.count(2))):
-        with suppress(FileExistsError):  # of two that start in one second, each has its own
-            out.mkdir(parents=True)
-            return out
-    raise AssertionError
+def explore_tables(notebook: Path, *, data: str, out: Path | None) -> Path:
+    """Execute the notebook that looks at tables, and give the page made of it: `explore.html` in `out`.
+
+    `out` is `runs/<time>-explore` where None. Tables that cannot be read are refused before it is made.
+    """
+    read_tables(data)
+    out = (out or make_run_folder("explore")).resolve()
+    executed, parameters = out / notebook.name, {"data": _resolve(data)}
+    out.mkdir(parents=True, exist_ok=True)
+    _execute(notebook, executed, parameters=parameters, is_quiet=True)
+    _forget_paths(executed, out=out, parameters=parameters)
+    write_report(executed, executed.with_suffix(".html"))
+    return executed.with_suffix(".html")
 
 
 def _run_once(
@@ -164,17 +169,6 @@ def _execute(notebook: Path, executed: Path, *, parameters: dict[str, Any], is_q
                     f"same command with --out {out} goes on"
                 ) from error
             raise
-
-
-def _refuse_foreign(out: Path, *, notebook: Path) -> None:
-    names = {path.name for path in out.iterdir() if not is_unfinished(path)} if out.exists() else set()
-    # A run that was killed before it had written its recipe leaves a clock and a lock at most.
-    known = {notebook.name, REPORT, TIMELINE, LOCK, SESSION_LOCK} | (NAMES if RECIPE in names else set())
-    if not names <= known:
-        raise FileExistsError(
-            f"the run folder {out} must be new, empty or one run's, however it holds files: "
-            f"{sorted(names - known)[:5]}; name another"
-        )
 
 
 @contextmanager

@@ -1,6 +1,7 @@
 """The run folder: where a run's files lie, each whole or not there, and the marks that say what is finished."""
 
 import errno
+import itertools
 import json
 import logging
 import os
@@ -9,7 +10,8 @@ import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,9 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 logger = logging.getLogger(__name__)
+
+RUNS = Path("runs")  # takes the folders of runs that nobody named
+KAGGLE = Path("/kaggle/working")  # what a kernel writes there is its output
 
 # At the top of the run folder.
 RECIPE = "recipe.json"
@@ -29,6 +34,7 @@ BLENDED = "blended_out_of_fold.csv"
 TIED = "tied_out_of_fold.csv"
 SUBMISSION = "submission.csv"
 CHECKPOINTS = "checkpoints"
+REPORT = "report.html"
 LOCK, SESSION_LOCK = ".lock", ".session.lock"  # of who trains, and of who executes the notebook
 LOGS = "logs"
 EVALUATIONS = "evaluations.jsonl"  # in it, of each fold, a line for each evaluation while it is trained
@@ -66,8 +72,30 @@ def fold_folder(run_folder: Path, member: str, fold: int) -> Path:
 
 def checkpoint_folder(run_folder: Path, member: str, fold: int, *, cache_folder: Path) -> Path:
     """Name the folder of the checkpoints of a member's fold: on Kaggle in the cache, out of the kernel's output."""
-    on_kaggle = "KAGGLE_KERNEL_RUN_TYPE" in os.environ
-    return (cache_folder if on_kaggle else run_folder) / CHECKPOINTS / f"{member}-fold-{fold}"
+    return (cache_folder if is_on_kaggle() else run_folder) / CHECKPOINTS / f"{member}-fold-{fold}"
+
+
+def is_on_kaggle() -> bool:
+    """Tell whether this is a Kaggle session."""
+    return "KAGGLE_KERNEL_RUN_TYPE" in os.environ
+
+
+def choose_run_folder(out: str) -> Path:
+    """Give the folder that a notebook's parameter `out` names; where empty, Kaggle's own, or else a new one."""
+    if out:
+        return Path(out).expanduser()
+    return KAGGLE if is_on_kaggle() else make_run_folder()
+
+
+def make_run_folder(title: str = "") -> Path:
+    """Make a new folder `runs/<time>-<title>` in the current one."""
+    name = f"{datetime.now():%Y%m%d-%H%M%S}" + (f"-{title}" if title else "")
+    for number in itertools.count(1):
+        out = RUNS / (name if number == 1 else f"{name}-{number}")
+        with suppress(FileExistsError):  # of two that start in one second, each has its own
+            out.mkdir(parents=True)
+            return out
+    raise AssertionError
 
 
 @contextmanager
@@ -95,11 +123,6 @@ def held_alone(run_folder: Path, *, name: str) -> Iterator[None]:
     finally:
         (run_folder / name).unlink(missing_ok=True)
         lock.release()
-
-
-def is_unfinished(path: Path) -> bool:
-    """Tell whether a file or folder is one that a killed process was writing."""
-    return path.name.startswith(UNFINISHED)
 
 
 class DiskFull(OSError):

@@ -5,8 +5,11 @@ from pathlib import Path
 import nbformat
 import papermill
 import pytest
+from papermill.exceptions import PapermillExecutionError
 
-from questlib.parameters import read_parameters, read_profile
+from questlib.__main__ import main
+from questlib.parameters import read_parameters
+from questlib.profiles import read_profile
 from questlib.recipe import TransformerRecipe
 from questlib.typed_json import list_leaves
 
@@ -106,16 +109,41 @@ def test_hub_is_closed_before_anything_can_ask_it(path):
     )
 
 
-def test_explore_runs_on_the_sample(tmp_path):
-    executed = tmp_path / "explore.ipynb"
-    papermill.execute_notebook(
-        str(NOTEBOOKS / "explore.ipynb"),
-        str(executed),
-        parameters={"data": str(NOTEBOOKS / "sample")},
-        cwd=str(tmp_path),
-        progress_bar=False,
-    )
-    pictures = [
-        output for cell in code_cells(executed) for output in cell.outputs if "image/png" in output.get("data", {})
-    ]
-    assert len(pictures) == 7
+@notebook_of
+def test_parameters_are_checked_by_the_first_cell_that_has_the_library(path):
+    checked = [number for number, cell in enumerate(code_cells(path)) if "check_parameters(globals())" in cell.source]
+    slow = {"matplotlib_inline", "pandas", "matplotlib"} if path.stem in ("quest", "predict") else set()
+    assert len(checked) == 1
+    assert not [cell for cell in code_cells(path)[: checked[0]] if set(imports_of(cell.source)) & slow]
+
+
+def test_papermill_alone_refuses_a_misspelt_parameter_by_name_before_anything_is_read(tmp_path):
+    with pytest.raises(PapermillExecutionError, match=r"unknown parameter: 'fold' \(did you mean 'folds'") as told:
+        papermill.execute_notebook(
+            str(NOTEBOOKS / "quest.ipynb"),
+            str(tmp_path / "quest.ipynb"),
+            parameters={"data": "nowhere", "fold": 3},
+            cwd=str(tmp_path),
+            progress_bar=False,
+        )
+    assert "check_parameters(globals())" in told.value.source
+    assert [path.name for path in tmp_path.iterdir()] == ["quest.ipynb"]
+
+
+def test_explore_makes_one_page_of_the_sample_that_holds_no_path_of_this_machine(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(NOTEBOOKS.parent)
+    assert main(["explore", "--data", "notebooks/sample", "--out", str(tmp_path / "out")]) == 0
+    page = Path(capsys.readouterr().out.strip())
+    assert page == tmp_path / "out" / "explore.html"
+    text = page.read_text(encoding="utf-8")
+    assert text.count("<img") == 7
+    assert str(NOTEBOOKS.parent) not in text
+    executed = tmp_path / "out" / "explore.ipynb"
+    assert all(cell.execution_count for cell in code_cells(executed))
+    assert str(NOTEBOOKS.parent) not in executed.read_text(encoding="utf-8")
+
+
+def test_explore_refuses_tables_that_are_not_there_before_anything_is_made(tmp_path, capsys):
+    assert main(["explore", "--data", str(tmp_path / "nowhere"), "--out", str(tmp_path / "out")]) == 1
+    assert "no train.csv in the data folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

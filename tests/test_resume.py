@@ -14,7 +14,7 @@ from questlib.clock import Clock
 from questlib.data import read_tables
 from questlib.folds import train_members
 from questlib.recipe import LexicalRecipe, Recipe
-from questlib.resume import refuse_changed
+from questlib.resume import refuse_changed, refuse_foreign
 from questlib.run_folder import TIMELINE, locked, read_json
 
 
@@ -176,6 +176,35 @@ def test_other_weights_of_the_encoder_are_refused_by_its_name(go_on, encoder_fol
     save_file(weights | {first: weights[first] + 1}, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"encoder\.0 \(bert\) was another"):
         go_on(recipe)
+
+
+@pytest.mark.parametrize("name", ["recipe.json", "inputs.json"])
+def test_fold_of_a_run_that_is_not_known_to_be_this_one_is_not_taken_for_its_own(go_on, lexical_recipe, tmp_path, name):
+    go_on(lexical_recipe)
+    (tmp_path / "run" / name).unlink()
+    before = content_of(tmp_path / "run")
+    with pytest.raises(FileExistsError, match=r"must be new, empty or one run's, however it holds .*'blended_out"):
+        go_on(lexical_recipe)
+    assert content_of(tmp_path / "run") == before
+
+
+def test_notebook_that_is_executed_into_the_run_folder_and_hidden_files_are_no_strangers(tmp_path):
+    refuse_foreign(tmp_path / "new")
+    for name in ("out.ipynb", ".lock", ".unfinished-recipe.json-x1", "timeline.json"):
+        (tmp_path / name).touch()
+    refuse_foreign(tmp_path)
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(FileExistsError, match=r"however it holds files: \['notes.txt'\]; name another"):
+        refuse_foreign(tmp_path)
+
+
+def test_kaggles_folder_may_hold_the_sessions_own_files_but_no_fold(tmp_path, monkeypatch):
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Batch")
+    (tmp_path / "__results__.html").touch()
+    refuse_foreign(tmp_path)
+    (tmp_path / "members").mkdir()
+    with pytest.raises(FileExistsError, match=r"however it holds files: \['members'\]"):
+        refuse_foreign(tmp_path)
 
 
 def test_another_process_in_the_folder_is_refused(go_on, lexical_recipe, tmp_path):

@@ -12,7 +12,7 @@ import pytest
 
 from questlib.cache import find_cache, keep_once
 from questlib.marks import check_finished, finished_whole
-from questlib.run_folder import read_json, write_json, write_text, written_whole
+from questlib.run_folder import choose_run_folder, read_json, write_json, write_text, written_whole
 
 
 def test_file_is_there_only_when_it_is_whole(tmp_path: Path) -> None:
@@ -191,3 +191,17 @@ def test_rights_follow_the_umask_and_those_of_a_file_that_is_replaced_stay(tmp_p
 def test_names_as_long_as_a_file_system_takes_are_written(tmp_path: Path, name: str) -> None:
     write_text(tmp_path / name, "whole")
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_run_folder_that_is_not_named_is_kaggles_own_or_a_new_one_in_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("KAGGLE_KERNEL_RUN_TYPE", raising=False)
+    made = [choose_run_folder("") for _ in range(2)]
+    assert sorted((tmp_path / "runs").iterdir()) == sorted(folder.resolve() for folder in made)
+    assert choose_run_folder("here") == Path("here")
+    assert choose_run_folder("~/here") == Path.home() / "here"
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    assert choose_run_folder("") == Path("/kaggle/working")
+    assert len(list((tmp_path / "runs").iterdir())) == 2

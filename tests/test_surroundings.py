@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from questlib import run
+from questlib import run, run_folder
 from questlib.processes import Launched, find_launched
 from questlib.run import run_notebook
 from questlib.run_folder import SESSION_LOCK, held_alone
@@ -82,12 +82,12 @@ def test_braces_in_a_folders_name_are_letters(name, notebook, toy_folder, tmp_pa
 
 
 def test_runs_that_start_in_one_second_have_folders_of_their_own(notebook, toy_folder, monkeypatch):
-    class Still(run.datetime):
+    class Still(run_folder.datetime):
         @classmethod
         def now(cls):  # noqa: ANN206
             return cls(2026, 1, 2, 3, 4, 5)
 
-    monkeypatch.setattr(run, "datetime", Still)
+    monkeypatch.setattr(run_folder, "datetime", Still)
     outs = [execute(notebook, toy_folder) for _ in range(3)]
     assert [out.name for out in outs] == [f"20260102-030405-plain{end}" for end in ("", "-2", "-3")]
 
