@@ -243,7 +243,7 @@ def test_run_refuses_an_encoder_that_is_nowhere(refuse: Callable[..., str], toy_
             ["-p", "members", "[{name: a, kind: lexical, pooling: cls}]"],
             "unknown parameter of lexical member 'a': 'pooling'",
         ),
-        (["-p", "use_internet", "False"], "parameter use_internet must be of type bool, however: 'False'"),
+        (["-p", "use_internet", "off"], "parameter use_internet must be of type bool, however: 'off'"),
         (["-p", "batch_size", "2.5"], "parameter batch_size must be of type int, however: 2.5"),
         (["-p", "threshold", "NaN"], "parameter threshold must be of type float, however: 'NaN'"),
         (["-p", "out", "there"], "the run folder must be named with --out, however the parameter out is 'there'"),

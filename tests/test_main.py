@@ -101,14 +101,14 @@ def test_check_accepts_a_valid_submission(toy_folder: Path, capsys: pytest.Captu
     assert capsys.readouterr().out == f"{path} is valid: 6 rows, 30 targets in [0, 1], none constant\n"
 
 
-def test_run_reads_values_as_json_or_as_a_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_run_reads_values_as_a_profile_has_them_or_as_a_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     called = {}
     monkeypatch.setattr(
         "questlib.run.run_notebook", lambda notebook, **options: called.update(options, notebook=notebook)
     )
     values = {
         "encoder": ("bert", "bert"), "folds": ("3", 3), "share": ("1e-5", 1e-5), "use": ("false", False),
-        "word": ("False", "False"), "weights": ('{"a": 2}', {"a": 2}), "stages.full.epochs": ("2", 2),
+        "word": ("False", False), "weights": ('{"a": 2}', {"a": 2}), "stages.full.epochs": ("2", 2),
         "open": ("[1", "[1"),
         "threshold": ("NaN", "NaN"), "limit": ("Infinity", "Infinity"), "empty": ("", ""), "below": ("-1", -1),
     }  # fmt: skip
