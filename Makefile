@@ -5,21 +5,17 @@ PROFILE ?= sample
 VENV := .venv/bin
 INSTALLED := .venv/installed
 KAGGLE := $(VENV)/python -m questlib.kaggle
-OWNER ?= owner
 KERNEL ?= train
 NAMED = --owner '$(OWNER)' --kernel '$(KERNEL)'
 # PROFILE's default is for runs at home.
 CHOSEN = $(if $(filter command,$(firstword $(origin PROFILE))),$(PROFILE))
 BUILT = $(if $(ENCODER),--encoder '$(ENCODER)') $(if $(RUN),--run '$(RUN)') $(if $(CHOSEN),--profile '$(CHOSEN)') $(ARGS)
 
-# Larger encoders of the kernel's profile are installed where no ENCODER takes their place.
-NEEDED = $(if $(ENCODER)$(filter predict,$(KERNEL)),,$(VENV)/python -m questlib.encoder_parts --of '$(or $(CHOSEN),kaggle)')
-
 SWEEP ?= sweeps/learning_rates_small.yaml
 SWEPT = $(if $(STORAGE),--storage '$(STORAGE)') $(if $(OUT),--out '$(OUT)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install encoder run notebook explore sweep sweep-report test test-postgres bench stress growth wheels bundle rehearse rehearse-all push status output lint format types check clean
+.PHONY: help install encoder run notebook explore compare sweep sweep-report test test-postgres bench stress growth wheels bundle rehearse rehearse-all push status output submit lint format types check lock clean clean-build
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -78,25 +74,25 @@ wheels: install  ## Build questlib's wheel and fetch the others that Kaggle lack
 	$(KAGGLE) wheels
 
 bundle: install  ## Write what Kaggle gets: OWNER=user ENCODER=folder-or-name ARGS="-p name value", or KERNEL=predict RUN=folder
-	$(NEEDED)
 	$(KAGGLE) bundle $(NAMED) $(BUILT)
 
 rehearse: install  ## Bundle, then run it as Kaggle would: arguments as bundle, DATA=folder
-	$(NEEDED)
 	$(KAGGLE) rehearse $(NAMED) $(BUILT) --data '$(DATA)'
 
 rehearse-all: install  ## The same with every Python of Kaggle's that is here, in both mount layouts
-	$(NEEDED)
 	$(KAGGLE) rehearse $(NAMED) $(BUILT) --data '$(DATA)' --all
 
-push: install  ## Upload what was rehearsed: OWNER=user KERNEL=train-or-predict
-	$(KAGGLE) push $(NAMED)
+push: install  ## Upload what was rehearsed, unless it is there: OWNER=user KERNEL=train-or-predict ARGS=--again
+	$(KAGGLE) push $(NAMED) $(ARGS)
 
 status: install  ## Tell how the kernel's run stands: OWNER=user
 	$(KAGGLE) status $(NAMED)
 
 output: install  ## Fetch the run's log and submission: OWNER=user
 	$(KAGGLE) output $(NAMED)
+
+submit: install  ## Submit what was pushed, wait, tell its scores: OWNER=user KERNEL=train-or-predict ARGS="-m words"
+	$(KAGGLE) submit $(NAMED) $(ARGS)
 
 lint: install  ## Check style, notebooks too
 	$(VENV)/ruff check .

@@ -1,6 +1,8 @@
+import os
 import re
 import shutil
 import socket
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,8 +14,8 @@ import pytest
 from questlib.inference import predict_table
 from questlib.kaggle.__main__ import main
 from questlib.kaggle.bundle import Order, production_parameters, write_bundle
+from questlib.kaggle.kernels import hash_contents, refuse_unrehearsed
 from questlib.kaggle.manifest import write_manifest
-from questlib.kaggle.rehearse import hash_contents, refuse_unrehearsed
 from questlib.kaggle.twin import find_python, list_images
 from questlib.run_folder import read_json, write_json
 from questlib.schema import TARGETS
@@ -41,7 +43,12 @@ def order_of(encoder: str, **changes: Any) -> Order:  # noqa: ANN401
     ("options", "words"),
     [
         ({"kernel": "tarin"}, "did you mean 'train'"),
-        ({"kernel": "predict"}, "needs a finished run's folder"),
+        ({"kernel": "predict"}, "needs a finished run's folder, however none was given"),
+        (
+            {"kernel": "predict", "run": Path("absent")},
+            "needs a finished run's folder, however there is no folder absent",
+        ),
+        ({"run": Path("absent")}, "a run is for the kernel predict, however: 'train'"),
         ({"profile": "kagle"}, "did you mean 'kaggle'"),
         ({"overrides": {"encodr": "x"}}, "did you mean 'encoder'"),
         ({"overrides": {"members.transformer.max_lenght": 9}}, "did you mean 'max_length'"),
@@ -171,6 +178,45 @@ def test_only_what_passed_its_rehearsal_as_it_is_may_be_pushed(tmp_path: Path) -
         refuse_unrehearsed(tmp_path, kernel="train")
 
 
+@pytest.mark.parametrize("command", ["bundle", "rehearse", "push", "status", "output", "submit"])
+@pytest.mark.parametrize("owner", ["", "owner", "OWNER", "Alice Smith", "https://www.kaggle.com/alice", "alice/kernel"])
+def test_what_is_no_user_is_refused_before_anything_else(
+    command: str, owner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main([command, "--owner", owner]) == 1
+    assert "OWNER must be your user name on Kaggle, the last part" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_make_names_no_owner_by_itself() -> None:
+    planned = ["make", "--dry-run", "--assume-old=install", "bundle", "rehearse", "push"]
+    environment = {name: value for name, value in os.environ.items() if name != "OWNER"}
+    done = subprocess.run(planned, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.count("--owner ''") == 3
+
+
+def test_commands_that_ask_the_site_load_no_torch() -> None:
+    code = "import sys, questlib.kaggle.__main__; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_an_unfinished_run_is_refused_by_the_files_that_it_lacks(trained: Any, tmp_path: Path) -> None:  # noqa: ANN401
+    run = Path(shutil.copytree(trained.run_folder, tmp_path / "run"))
+    order = Order(project=PROJECT, kernel="predict", owner="alice", run=run)
+    (run / "members/lexical/fold-1/done.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"files are missing: members/lexical/fold-1/done\.json; go on"):
+        write_bundle(order, tmp_path / "out")
+    for name in ("ensemble.json", "done.json"):
+        (run / name).unlink()
+    missing = r"ensemble\.json, done\.json, members/lexical/fold-1/done\.json; go on"
+    with pytest.raises(FileNotFoundError, match=missing):
+        write_bundle(order, tmp_path / "out")
+    (run / "recipe.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"missing: ensemble\.json, done\.json; go on"):
+        write_bundle(order, tmp_path / "out")
+
+
 def test_commands_that_need_a_bundle_say_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -190,5 +236,5 @@ def test_images_pin_the_runner_that_kaggle_has() -> None:
 
 def test_template_names_what_the_bundle_attaches() -> None:
     template = read_json(Path(__file__).parent.parent / "kernel-metadata.json")
-    attached = Order(project=PROJECT, kernel="train", owner="OWNER").list_datasets()
+    attached = Order(project=PROJECT, kernel="train", owner="alice").list_datasets()
     assert template["dataset_sources"] == [f"OWNER/{slug}" for slug in attached]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from questlib.kaggle import client, sandbox
-from questlib.kaggle.loopback import CHANGES, REPLIES, STATUSES
+from questlib.kaggle.loopback import CHANGES, REPLIES, STATUSES, SUBMISSIONS
 from questlib.kaggle.manifest import write_manifest
 from questlib.run_folder import read_json, write_json
 from questlib.schema import ID, TARGETS
@@ -22,9 +22,12 @@ needs_namespaces = pytest.mark.skipif(bool(sandbox.why_not()), reason=str(sandbo
 
 # Runs inside the namespace; each scenario adds what it saw.
 DRIVER = """
-import json, logging, sys
+import io, json, logging, os, signal, sys
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
-from questlib.kaggle import client
+from questlib.kaggle import output, push as pushing, submit
+from questlib.kaggle.__main__ import main
+from questlib.kaggle.kernels import hash_contents
 from questlib.kaggle.loopback import serve
 from questlib.marks import list_outputs
 
@@ -41,8 +44,23 @@ def attempt(name, action, **options):
         seen[name] = {"result": result, "calls": [one["call"] for one in server.read_requests()[before:]]}
 
 def push(patience=20.0):
-    return client.push(bundle, kernel="train", patience=patience)
+    return pushing.push(bundle, kernel="train", patience=patience).url
 
+def command(*arguments, owner="alice"):
+    def run():
+        said = io.StringIO()
+        with redirect_stdout(said), redirect_stderr(said):
+            status = main([arguments[0], "--owner", owner, *arguments[1:]])
+        return f"{status}: {said.getvalue()}"
+    return run
+
+def rehearsed():
+    record = {"contents": hash_contents(bundle, kernel="train"), "passed": True}
+    (bundle / "train/rehearsal.json").write_text(json.dumps(record))
+
+os.chdir(folder.parent)
+Path("build").mkdir()
+Path("build/kaggle").symlink_to(bundle)
 exec(Path(sys.argv[3]).read_text())
 print(json.dumps(seen))
 """
@@ -80,6 +98,7 @@ def drive(scenario: str, *, bundle: Path, folder: Path, **environment: str) -> d
     inner = [sys.executable, folder / "driver.py", folder / "site", bundle, folder / "scenario.py"]
     namespace = ["unshare", "--user", "--map-root-user", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
     known = {"PATH": os.environ["PATH"], "HOME": str(home), "KAGGLE_API_ENVIRONMENT": "LOCALHOST"}
+    known["PYTHONPATH"] = str(ROOT)
     done = subprocess.run([*namespace, *map(str, inner)], env=known | environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert SECRET not in done.stdout + done.stderr
@@ -168,26 +187,26 @@ def test_output_comes_whole_with_a_readable_log_once_the_run_has_ended(bundle: P
     rows = "\n".join(f"{row}," + ",".join([f"0.{row}"] * len(TARGETS)) for row in (1, 2))
     scenario = f"""
 attempt("push", push)
-output = folder / "kernels/{NAME}/output"
-fetch = lambda: client.fetch_output("{NAME}", folder.parent / "fetched")
+left = folder / "kernels/{NAME}/output"
+fetch = lambda: output.fetch_output("{NAME}", folder.parent / "fetched")
 attempt("running", fetch, refusal="running")
 attempt("nothing", fetch)
-output.mkdir()
-(output / "submission.csv").write_text({",".join([ID, *TARGETS])!r} + "\\n" + {rows!r})
-(output / "scores.json").write_text("1")
-(output / "nested").mkdir()
-(output / "nested/done.json").write_text("2")
+left.mkdir()
+(left / "submission.csv").write_text({",".join([ID, *TARGETS])!r} + "\\n" + {rows!r})
+(left / "scores.json").write_text("1")
+(left / "nested").mkdir()
+(left / "nested/done.json").write_text("2")
 attempt("not listed", fetch)
-list_outputs(output)
+list_outputs(left)
 attempt("error page", fetch, refusal="error page")
 attempt("half a list", fetch, refusal="half a list")
 attempt("fetched", fetch)
-(output / "scores.json").write_text("changed")
+(left / "scores.json").write_text("changed")
 attempt("changed", fetch)
-(output / "submission.csv").write_text("qa_id\\n1")
-list_outputs(output)
+(left / "submission.csv").write_text("qa_id\\n1")
+list_outputs(left)
 attempt("broken", fetch)
-attempt("failed", lambda: client.fetch_status("{NAME}"), refusal="failed")
+attempt("failed", lambda: output.fetch_status("{NAME}"), refusal="failed")
 """
     seen = drive(scenario, bundle=bundle, folder=tmp_path / "drive", KAGGLE_USERNAME="alice", KAGGLE_KEY=SECRET)
     assert "must have ended, however it is RUNNING" in seen["running"]["result"]
@@ -205,10 +224,146 @@ attempt("failed", lambda: client.fetch_status("{NAME}"), refusal="failed")
 
 
 @needs_namespaces
-def test_missing_credentials_are_told_with_what_to_do(bundle: Path, tmp_path: Path) -> None:
-    seen = drive('attempt("push", push)', bundle=bundle, folder=tmp_path / "drive")
-    assert seen["push"]["result"].startswith("RuntimeError")
-    assert "log in" in seen["push"]["result"]
+def test_a_kernel_that_is_there_unchanged_is_pushed_again_only_when_asked(bundle: Path, tmp_path: Path) -> None:
+    scenario = """
+rehearsed()
+attempt("first", command("push"))
+attempt("same", command("push"))
+attempt("asked", command("push", "--again"))
+attempt("changed there", command("push"), refusal="no gpu")
+(bundle / "train/note.txt").write_text("changed here")
+rehearsed()
+attempt("changed here", command("push"))
+metadata = json.loads((bundle / "train/kernel-metadata.json").read_text())
+del metadata["machine_shape"]
+(bundle / "train/kernel-metadata.json").write_text(json.dumps(metadata | {"enable_gpu": False}))
+rehearsed()
+attempt("without a GPU", command("push"))
+"""
+    seen = drive(scenario, bundle=bundle, folder=tmp_path / "drive", KAGGLE_USERNAME="alice", KAGGLE_KEY=SECRET)
+    assert seen["first"]["result"] == f"0: {NAME} version 1 runs: http://localhost/code/{NAME}\n"
+    assert f"0: {NAME} is there already, unchanged, as version 1 (COMPLETE)" in seen["same"]["result"]
+    assert "ARGS=--again" in seen["same"]["result"]
+    assert f"0: {NAME} version 2 runs" in seen["asked"]["result"]
+    assert "enable_gpu was True and is False" in seen["changed there"]["result"]
+    assert "version 4 runs" in seen["changed here"]["result"]
+    assert "version 5 runs" in seen["without a GPU"]["result"]
+    pushed = [name for name, one in seen.items() if "SaveKernel" in one["calls"]]
+    assert pushed == ["first", "asked", "changed there", "changed here", "without a GPU"]
+
+
+SUBMITTING = f"""
+submit._POLL, submit._APPEARS = 0.1, 0.5
+table = {",".join([ID, *TARGETS])!r} + "".join(chr(10) + ",".join([str(row), *[f"0.{{row}}"] * 30]) for row in (1, 2))
+kernel = folder / "kernels/{NAME}"
+left = kernel / "output"
+
+def leave():
+    left.mkdir(parents=True, exist_ok=True)
+    (left / "submission.csv").write_text(table)
+    list_outputs(left)
+
+def as_if_pushed():
+    kernel.mkdir(parents=True)
+    (kernel / "version-1").touch()
+    pushed = pushing.Pushed(id="{NAME}", version=1, url="", contents="0" * 64)
+    pushing.remember(pushed, bundle, kernel="train")
+"""
+REFUSED = {
+    "rules": "accept the competition's rules, once, at https://www.kaggle.com/competitions/google-quest-challenge/rules",
+    "phone": "verify your phone, once, at https://www.kaggle.com/settings",
+    "either": "which of two things is missing: accept the competition's rules, once, at https://www.kaggle.com",
+    "allowance": "a day's submissions are used up: submit again after midnight UTC",
+    "not taken": "must be listed at https://www.kaggle.com/competitions/google-quest-challenge/submissions",
+}
+
+
+@needs_namespaces
+def test_what_was_pushed_is_submitted_once_and_its_scores_are_told(bundle: Path, tmp_path: Path) -> None:
+    scenario = f"""{SUBMITTING}
+rehearsed()
+attempt("not pushed", command("submit"))
+attempt("push", command("push"))
+leave()
+attempt("of another", command("submit", owner="bob"))
+attempt("submitted", command("submit", "-m", "first words"))
+attempt("repeated", command("submit"))
+(bundle / "train/note.txt").write_text("a bundle that was written since changes nothing of what was pushed")
+attempt("asked", command("submit", "--again"))
+attempt("not scored", command("submit", "--again"), refusal="not scored")
+"""
+    seen = drive(scenario, bundle=bundle, folder=tmp_path / "drive", KAGGLE_USERNAME="alice", KAGGLE_KEY=SECRET)
+    assert "the kernel train of alice must be pushed, however none was from here" in seen["not pushed"]["result"]
+    assert f"the kernel train of bob must be pushed, however only {NAME} was" in seen["of another"]["result"]
+    told = f"0: {NAME} version 1: public score 0.41234, private score 0.40321\n"
+    for name in ("submitted", "repeated", "asked"):
+        assert seen[name]["result"] == told
+    assert "the site says ERROR" in seen["not scored"]["result"]
+    made = [name for name, one in seen.items() if "CreateCodeSubmission" in one["calls"]]
+    assert made == ["submitted", "asked", "not scored"]
+    requests = map(json.loads, (tmp_path / "drive/site/requests.jsonl").read_text().splitlines())
+    sent = next(one["body"] for one in requests if one["call"] == "CreateCodeSubmission")
+    assert sent["submissionDescription"].startswith("first words: version 1, ")
+    assert (sent["kernelOwner"], sent["kernelSlug"], sent["kernelVersion"]) == (*NAME.split("/"), 1)
+    assert (sent["competitionName"], sent["fileName"]) == ("google-quest-challenge", "submission.csv")
+
+
+@needs_namespaces
+def test_every_refusal_of_a_submission_says_what_to_do(bundle: Path, tmp_path: Path) -> None:
+    assert set(REFUSED) == set(SUBMISSIONS)
+    scenario = f"""{SUBMITTING}
+as_if_pushed()
+attempt("running", command("submit"), refusal="running")
+attempt("left nothing", command("submit"))
+leave()
+for name in {list(REFUSED)}:
+    attempt(name, command("submit"), refusal=name)
+"""
+    seen = drive(scenario, bundle=bundle, folder=tmp_path / "drive", KAGGLE_USERNAME="alice", KAGGLE_KEY=SECRET)
+    for name, words in REFUSED.items():
+        assert seen[name]["result"].startswith("1: ")
+        assert words in seen[name]["result"]
+    for name in ("either", "not taken"):
+        assert {"either": REFUSED["phone"], "not taken": REFUSED["allowance"]}[name] in seen[name]["result"]
+    assert "must be complete before it is submitted, however it is RUNNING" in seen["running"]["result"]
+    assert "must leave outputs.json and submission.csv" in seen["left nothing"]["result"]
+    for name in ("running", "left nothing", "either"):
+        assert "CreateCodeSubmission" not in seen[name]["calls"]  # seen before anything is spent
+
+
+@needs_namespaces
+def test_waiting_ends_at_its_limit_or_by_an_interrupt_and_goes_on_later(bundle: Path, tmp_path: Path) -> None:
+    scenario = f"""{SUBMITTING}
+as_if_pushed()
+leave()
+attempt("late", command("submit", "--patience", "0.3"), refusal="stays pending")
+sleep, submit.time.sleep = submit.time.sleep, lambda seconds: signal.raise_signal(signal.SIGINT)
+attempt("interrupted", command("submit"), refusal="stays pending")
+submit.time.sleep = sleep
+attempt("later", command("submit"))
+"""
+    seen = drive(scenario, bundle=bundle, folder=tmp_path / "drive", KAGGLE_USERNAME="alice", KAGGLE_KEY=SECRET)
+    assert "submission 100 must be scored within 0 s, however it is pending" in seen["late"]["result"]
+    assert seen["interrupted"]["result"].startswith("130: what was submitted goes on at the site")
+    assert "public score 0.41234" in seen["later"]["result"]
+    assert [name for name, one in seen.items() if "CreateCodeSubmission" in one["calls"]] == ["late"]
+
+
+@needs_namespaces
+def test_missing_credentials_are_told_first_with_where_they_belong(bundle: Path, tmp_path: Path) -> None:
+    scenario = """
+rehearsed()
+(bundle / "pushed-train.json").write_text(json.dumps({"id": "alice/a", "version": 1, "url": "", "contents": ""}))
+for name in ("push", "submit"):
+    attempt(name, command(name))
+"""
+    seen = drive(scenario, bundle=bundle, folder=tmp_path / "drive")
+    for name in ("push", "submit"):
+        first = seen[name]["result"].splitlines()[0]
+        assert first.startswith(
+            f"1: questlib.kaggle {name}: Kaggle's credentials must be at hand, however none were found"
+        )
+        assert "https://www.kaggle.com/settings/api as ~/.kaggle/access_token" in first
     assert not {"CreateDataset", "SaveKernel"} & set(seen["push"]["calls"])
 
 

@@ -1,19 +1,20 @@
-"""The command line to Kaggle: wheels, bundle, rehearse, push, status, output."""
+"""The command line to Kaggle: wheels, bundle, rehearse, push, status, output, submit."""
 
 import argparse
 import logging
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from questlib.kaggle import client
-from questlib.kaggle.bundle import KERNEL_METADATA, KERNELS, Order, write_bundle
-from questlib.kaggle.findings import FAILED, tabulate
-from questlib.kaggle.mounts import LAYOUTS
-from questlib.kaggle.rehearse import Rehearsal, refuse_unrehearsed, rehearse
-from questlib.kaggle.twin import find_python, list_images
-from questlib.kaggle.wheels import make_wheels
+from questlib.kaggle import output, push, submit
+from questlib.kaggle.kernels import KERNEL_METADATA, KERNELS, hash_contents, refuse_no_user, refuse_unrehearsed
 from questlib.profiles import read_value
 from questlib.run_folder import read_json
+
+if TYPE_CHECKING:  # what imports torch is imported where it is needed: the others answer at once
+    from questlib.kaggle.bundle import Order
+
+logger = logging.getLogger("questlib.kaggle")
 
 _PROJECT, _BUILD = Path(), Path("build")
 _BUNDLE = _BUILD / "kaggle"
@@ -31,6 +32,8 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = _build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
+        if "owner" in parsed:
+            refuse_no_user(parsed.owner)
         return parsed.command(parsed)
     except (OSError, ValueError, TypeError, RuntimeError) as error:
         sys.stderr.write(f"questlib.kaggle {parsed.name}: {error}\n")
@@ -38,21 +41,26 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _wheels(parsed: argparse.Namespace) -> int:
+    from questlib.kaggle.wheels import make_wheels
+
     folder = make_wheels(_PROJECT)
     sys.stdout.write(f"{folder}: {', '.join(sorted(path.name for path in folder.glob('*.whl')))}\n")
     return 0
 
 
 def _bundle(parsed: argparse.Namespace) -> int:
-    make_wheels(_PROJECT)
-    write_bundle(_order(parsed), _BUNDLE)
-    sys.stdout.write(f"{_BUNDLE / parsed.kernel} and its datasets are written for {parsed.owner}\n")
+    _write_bundle(parsed)
     return 0
 
 
-def _order(parsed: argparse.Namespace) -> Order:
+def _write_bundle(parsed: argparse.Namespace) -> "Order":
+    from questlib.encoder_parts import ARCHIVES, install_encoder
+    from questlib.kaggle.bundle import Order, refuse_unready, write_bundle
+    from questlib.kaggle.wheels import make_wheels
+    from questlib.pretrained import INSTALLED
+
     overrides = {name: read_value(value) for name, value in parsed.parameter}
-    return Order(
+    order = Order(
         project=_PROJECT.resolve(),
         kernel=parsed.kernel,
         owner=parsed.owner,
@@ -60,15 +68,28 @@ def _order(parsed: argparse.Namespace) -> Order:
         overrides={"encoder": parsed.encoder} | overrides if parsed.encoder else overrides,
         run=parsed.run,
     )
+    refuse_unready(order)
+    for name in order.name_encoders():
+        if name in ARCHIVES and not (INSTALLED / name).is_dir():
+            install_encoder(name)
+    make_wheels(_PROJECT)
+    write_bundle(order, _BUNDLE)
+    sys.stdout.write(f"{_BUNDLE / parsed.kernel} and its datasets are written for {parsed.owner}\n")
+    return order
 
 
 def _rehearse(parsed: argparse.Namespace) -> int:
-    _bundle(parsed)
+    from questlib.kaggle.findings import FAILED, tabulate
+    from questlib.kaggle.mounts import LAYOUTS
+    from questlib.kaggle.rehearse import Rehearsal, rehearse
+    from questlib.kaggle.twin import find_python, list_images
+
+    order = _write_bundle(parsed)
     images = list(list_images())
     present = [image for image in images if find_python(image)] or images[:1]
     findings = rehearse(
         Rehearsal(
-            order=_order(parsed),
+            order=order,
             bundle=_BUNDLE.resolve(),
             data=parsed.data,
             images=present if parsed.all else present[:1],
@@ -83,20 +104,51 @@ def _rehearse(parsed: argparse.Namespace) -> int:
 def _push(parsed: argparse.Namespace) -> int:
     name = _kernel_id(parsed)
     refuse_unrehearsed(_BUNDLE, kernel=parsed.kernel)
-    sys.stdout.write(f"{name} runs: {client.push(_BUNDLE, kernel=parsed.kernel, patience=parsed.patience)}\n")
+    same = None if parsed.again else push.find_same(_BUNDLE, kernel=parsed.kernel)
+    if same:
+        sys.stdout.write(
+            f"{name} is there already, unchanged, as version {same.version} ({output.fetch_status(name)}): {same.url}\n"
+            "nothing was pushed, because every push spends quota; ARGS=--again pushes all the same\n"
+        )
+        return 0
+    pushed = push.push(_BUNDLE, kernel=parsed.kernel, patience=parsed.patience)
+    push.remember(pushed, _BUNDLE, kernel=parsed.kernel)
+    sys.stdout.write(f"{name} version {pushed.version} runs: {pushed.url}\n")
     return 0
 
 
 def _status(parsed: argparse.Namespace) -> int:
     name = _kernel_id(parsed)
-    sys.stdout.write(f"{name}: {client.fetch_status(name)}\n")
+    sys.stdout.write(f"{name}: {output.fetch_status(name)}\n")
     return 0
 
 
 def _output(parsed: argparse.Namespace) -> int:
     folder = _BUILD / "output" / parsed.kernel
-    names = client.fetch_output(_kernel_id(parsed), folder)
+    names = output.fetch_output(_kernel_id(parsed), folder)
     sys.stdout.write(f"{folder}: {', '.join(names)}\n")
+    return 0
+
+
+def _submit(parsed: argparse.Namespace) -> int:
+    pushed = push.recall(_BUNDLE, kernel=parsed.kernel)
+    if pushed is None or not pushed.id.startswith(f"{parsed.owner}/"):
+        known = f"only {pushed.id} was" if pushed else "none was from here"
+        raise ValueError(f"the kernel {parsed.kernel} of {parsed.owner} must be pushed, however {known}; push it")
+    if (_BUNDLE / parsed.kernel).is_dir() and hash_contents(_BUNDLE, kernel=parsed.kernel) != pushed.contents:
+        logger.warning("%s was changed since version %d was pushed", _BUNDLE / parsed.kernel, pushed.version)
+    try:
+        submission = submit.submit(pushed, message=parsed.message, again=parsed.again)
+        scored = submit.await_score(submission, patience=parsed.patience)
+    except KeyboardInterrupt:
+        sys.stderr.write(
+            "what was submitted goes on at the site; without --again this command waits on, and submits nothing anew\n"
+        )
+        return 130
+    sys.stdout.write(
+        f"{pushed.id} version {pushed.version}: public score {scored.public_score or 'not told'}, "
+        f"private score {scored.private_score or 'not told'}\n"
+    )
     return 0
 
 
@@ -138,9 +190,16 @@ def _build_parser() -> argparse.ArgumentParser:
     rehearsal.add_argument("--all", action="store_true", help="every image whose Python is here, both mount layouts")
     rehearsal.set_defaults(command=_rehearse)
 
-    push = commands.add_parser("push", parents=[named], help="upload what was rehearsed, and run it")
-    push.add_argument("--patience", type=float, default=1800.0, help="seconds until a dataset must be ready (1800)")
-    push.set_defaults(command=_push)
+    pushing = commands.add_parser("push", parents=[named], help="upload what was rehearsed, and run it")
+    pushing.add_argument("--patience", type=float, default=1800.0, help="seconds until a dataset must be ready (1800)")
+    pushing.add_argument("--again", action="store_true", help="push what is there already, unchanged, too")
+    pushing.set_defaults(command=_push)
+
+    submission = commands.add_parser("submit", parents=[named], help="submit what was pushed, and wait for its scores")
+    submission.add_argument("-m", "--message", default="questlib", help="what the site shows beside it (questlib)")
+    submission.add_argument("--patience", type=float, default=36000.0, help="seconds until it must be scored (36000)")
+    submission.add_argument("--again", action="store_true", help="submit what was submitted before, too")
+    submission.set_defaults(command=_submit)
 
     for name, command, told in (
         ("status", _status, "tell how the latest run stands"),

@@ -13,33 +13,18 @@ from slugify import slugify
 from questlib.attached import WHEELS
 from questlib.checks import refuse_unknown
 from questlib.inference import find_folds
+from questlib.kaggle.kernels import KERNEL_METADATA, KERNELS, OWNER, Kernel, refuse_no_user
 from questlib.kaggle.manifest import DATASET_METADATA, read_fingerprint, write_manifest
 from questlib.members import MEMBERS, load_member
 from questlib.parameters import TAG, override, read_parameters, write_cell
 from questlib.pretrained import find_encoder, list_files, refuse_damaged
 from questlib.profiles import read_profile
 from questlib.recipe import Recipe, TransformerRecipe
-from questlib.run_folder import DONE, ENSEMBLE, read_json, write_json
+from questlib.run_folder import DONE, ENSEMBLE, RECIPE, fold_folder, read_json, write_json
 
-OWNER = "OWNER"
-KERNEL_METADATA = "kernel-metadata.json"
 RUN = "questlib-run"
 _GPU_MINUTES = 120  # the competition's limit
 _LONGEST_SLUG = 50
-
-
-@dataclass(frozen=True, kw_only=True)
-class Kernel:
-    """One of the project's kernels."""
-
-    notebook: str  # its file in notebooks/
-    suffix: str  # what its slug and title add to those of kernel-metadata.json
-
-
-KERNELS = {
-    "train": Kernel(notebook="quest.ipynb", suffix=""),
-    "predict": Kernel(notebook="predict.ipynb", suffix="predict"),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +39,12 @@ class Order:
     run: Path | None = None  # for "predict": a finished run's folder
 
     def __post_init__(self) -> None:
+        refuse_no_user(self.owner)
         refuse_unknown([self.kernel], known=KERNELS, what="kernel")
+        if self.run is not None and self.kernel != "predict":
+            raise ValueError(
+                f"a run is for the kernel predict, however: {self.kernel!r}; give KERNEL=predict, or no RUN"
+            )
 
     @property
     def described(self) -> Kernel:
@@ -83,6 +73,18 @@ class Order:
         return [WHEELS, *(self.name_encoders().values() if self.kernel == "train" else (RUN,))]
 
 
+def refuse_unready(order: Order) -> None:
+    """Refuse, before anything takes time, an order whose parameters are unknown or whose run is not finished.
+
+    Raises:
+        FileNotFoundError: If the profile, or a file of the run, is missing.
+        ValueError: If a parameter is unknown or has a value that it must not have.
+    """
+    if order.kernel == "predict":
+        _refuse_unfinished(order.run)
+    order.name_encoders()
+
+
 def write_bundle(order: Order, out: Path) -> None:
     """Write one kernel's folder and those of its datasets, all or none of them.
 
@@ -94,6 +96,7 @@ def write_bundle(order: Order, out: Path) -> None:
         FileNotFoundError: If wheels, an encoder or the run are missing.
         ValueError: If a parameter or the profile is unknown, or an encoder holds no safetensors.
     """
+    refuse_unready(order)
     encoders = {find_encoder(name): slug for name, slug in order.name_encoders().items()}
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as temporary:
@@ -102,7 +105,7 @@ def write_bundle(order: Order, out: Path) -> None:
         shutil.copytree(order.project / "wheels", datasets / WHEELS)
         for source, slug in encoders.items():
             _copy_encoder(source, datasets / slug)
-        if order.kernel == "predict":
+        if order.run is not None:
             _copy_run(order.run, datasets / RUN)
         else:
             _try_encoders(order, datasets)
@@ -186,12 +189,29 @@ def _try_encoders(order: Order, datasets: Path) -> None:
             MEMBERS[recipe.kind](there).check()
 
 
-def _copy_run(run: Path | None, folder: Path) -> None:
-    if run is None or not (run / ENSEMBLE).is_file():
-        raise FileNotFoundError(f"the kernel predict needs a finished run's folder, however: {run}; name one with RUN=")
+def _copy_run(run: Path, folder: Path) -> None:
     folder.mkdir()
     for name in (ENSEMBLE, DONE):
         shutil.copyfile(run / name, folder / name)
     for fold in (fold for folds in find_folds(run).values() for fold in folds):
         shutil.copytree(fold, folder / fold.relative_to(run))
         load_member(folder / fold.relative_to(run))
+
+
+def _refuse_unfinished(run: Path | None) -> None:
+    if run is None or not run.is_dir():
+        told = "none was given" if run is None else f"there is no folder {run}"
+        raise FileNotFoundError(f"the kernel predict needs a finished run's folder, however {told}; name one with RUN=")
+    # What the run stands on where it got so far, else what it was asked for.
+    if (run / ENSEMBLE).is_file():
+        folds = read_json(run / ENSEMBLE)["folds"]
+    else:
+        asked = read_json(run / RECIPE)["members"] if (run / RECIPE).is_file() else []
+        folds = {member["name"]: range(member["folds_to_train"]) for member in asked}
+    marks = [fold_folder(run, name, fold) / DONE for name, each in folds.items() for fold in each]
+    missing = [path.relative_to(run).as_posix() for path in (run / ENSEMBLE, run / DONE, *marks) if not path.is_file()]
+    if missing:
+        raise FileNotFoundError(
+            f"the run in {run} must be finished, however these files are missing: {', '.join(missing)}; go on with it "
+            "by `make run OUT=` and this folder, or name another with RUN="
+        )

@@ -7,8 +7,8 @@ from typing import Any
 
 from slugify import slugify
 
-from questlib.kaggle.bundle import KERNEL_METADATA
 from questlib.kaggle.findings import Check, Finding, judge
+from questlib.kaggle.kernels import KERNEL_METADATA, OWNER, USER
 
 _KEYS = {
     "id", "id_no", "title", "code_file", "language", "kernel_type", "is_private", "enable_gpu", "enable_tpu",
@@ -18,12 +18,12 @@ _KEYS = {
 # A retired or unknown shape is replaced in silence. "NvidiaTeslaT4" means two of them.
 _SHAPES = ("NvidiaTeslaT4", "NvidiaTeslaT4Highmem", "NvidiaL4", "NvidiaL4X1", "NvidiaTeslaA100", "NvidiaH100",
            "NvidiaRtxPro6000")  # fmt: skip
-_OWNER, _SLUG = "[A-Za-z0-9][A-Za-z0-9_-]*", "[a-z0-9][a-z0-9-]*"
+_SLUG = "[a-z0-9][a-z0-9-]*"
 _SOURCES = {
-    "dataset_sources": rf"(?!datasets/){_OWNER}/{_SLUG}(/\d+)?",
+    "dataset_sources": rf"(?!datasets/){USER}/{_SLUG}(/\d+)?",
     "competition_sources": rf"{_SLUG}",
-    "kernel_sources": rf"(?!code/){_OWNER}/[a-z0-9-]{{5,}}",
-    "model_sources": rf"{_OWNER}/[^/]+/[^/]+/[^/]+/\d+",
+    "kernel_sources": rf"(?!code/){USER}/[a-z0-9-]{{5,}}",
+    "model_sources": rf"{USER}/[^/]+/[^/]+/[^/]+/\d+",
 }
 
 
@@ -76,7 +76,7 @@ def _judge_names(metadata: dict[str, Any]) -> list[str]:
     name, title = str(metadata.get("id", "")), str(metadata.get("title", ""))
     owner, _, slug = name.partition("/")
     wrong = []
-    if not re.fullmatch(rf"{_OWNER}/[a-z0-9][a-z0-9-]{{3,48}}[a-z0-9]", name) or owner == "OWNER" or "INSERT" in name:
+    if not re.fullmatch(rf"{USER}/[a-z0-9][a-z0-9-]{{3,48}}[a-z0-9]", name) or owner == OWNER or "INSERT" in name:
         wrong.append(f"id must be owner/slug with a slug of 5 to 50 of a-z, 0-9 and -, however: {name!r}")
     if not 5 <= len(title) <= 50:
         wrong.append(f"title must have 5 to 50 characters, however: {title!r}")

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from questlib.kaggle.archives import unpack
+from questlib.kaggle.kernels import COMPETITION
+from questlib.run_folder import SUBMISSION
 
 _PREFIX = "/api/v1/"
 # What the site answers with status 200 although it did not do what was asked, and what it answers with another status.
@@ -33,15 +35,26 @@ CHANGES: dict[str, dict[str, Any]] = {
     "no gpu": {"enableGpu": False},
     "models": {"modelDataSources": []},  # the client does not print which it was told are invalid
 }
-OTHERS = ("dataset in use", "dataset stays old", "text", "running", "failed", "error page", "half a list")
+# How a submission is refused, with status 200 at worst, or not scored.
+SUBMISSIONS: dict[str, tuple[int, str]] = {
+    "rules": (403, "You cannot submit until you accept the competition rules"),
+    "phone": (403, "You must verify your phone number before you can submit"),
+    "either": (403, "Permission 'competitions.participate' was denied"),
+    "allowance": (400, "Submission not allowed: your team has used its submission allowance (5 of 5)"),
+    "not taken": (200, f"Successfully submitted to {COMPETITION}"),  # and yet not listed
+}
+OTHERS = (
+    "dataset in use", "dataset stays old", "text", "running", "failed", "error page", "half a list", "not scored",
+    "stays pending",
+)  # fmt: skip
 
 
 class Loopback(ThreadingHTTPServer):
     """The server and what it keeps.
 
     Args:
-        folder: Takes datasets/<owner>/<slug>/, kernels/<owner>/<slug>/ and requests.jsonl.
-        refusal: A key of `REPLIES`, `STATUSES` or `CHANGES`, one of `OTHERS`, or nothing.
+        folder: Takes datasets/<owner>/<slug>/, kernels/<owner>/<slug>/, submissions.json and requests.jsonl.
+        refusal: A key of `REPLIES`, `STATUSES`, `CHANGES` or `SUBMISSIONS`, one of `OTHERS`, or nothing.
         port: The client wants 80.
     """
 
@@ -194,13 +207,14 @@ class _Handler(BaseHTTPRequestHandler):
             self._send({"code": status, "message": f"{refusal} (status {status})"}, status=status)
             return
         reply = REPLIES.get(refusal, {})
-        url = f"http://localhost/code/{body['slug']}"
+        url, folder = f"http://localhost/code/{body['slug']}", self._kernel(body["slug"])
+        version = len(list(folder.glob("version-*"))) + 1
         if "error" not in reply:
-            folder = self._kernel(body["slug"])
             folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"version-{version}").touch()
             (folder / "kernel.ipynb").write_text(body["text"], encoding="utf-8")
             (folder / "request.json").write_text(json.dumps(body), encoding="utf-8")
-        self._send({"ref": body["slug"], "url": url, "versionNumber": 1} | reply)
+        self._send({"ref": body["slug"], "url": url, "versionNumber": version} | reply)
 
     def _answer_GetKernel(self, body: dict) -> None:  # noqa: N802
         name = f"{body['userName']}/{body['kernelSlug']}"
@@ -234,3 +248,43 @@ class _Handler(BaseHTTPRequestHandler):
             files = files[: len(files) // 2 + 1]
         log = [{"stream_name": "stdout", "time": 1.5, "data": "fold 0\n"}, {"stream_name": "stderr", "data": "done\n"}]
         self._send({"files": files, "log": json.dumps(log)})
+
+    def _submissions(self) -> list[dict]:
+        path = self.server.folder / "submissions.json"
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+    def _keep_submissions(self, submissions: list[dict]) -> None:
+        (self.server.folder / "submissions.json").write_text(json.dumps(submissions), encoding="utf-8")
+
+    def _answer_CreateCodeSubmission(self, body: dict) -> None:  # noqa: N802
+        folder, submissions = self._kernel(f"{body['kernelOwner']}/{body['kernelSlug']}"), self._submissions()
+        known = (folder / f"version-{body['kernelVersion']}").exists()
+        status, said = SUBMISSIONS.get(self.server.refusal, (200, f"Successfully submitted to {COMPETITION}"))
+        if status == 200 and not known:
+            status, said = 404, "Kernel version not found"
+        elif status == 200 and not (folder / "output" / SUBMISSION).is_file():
+            status, said = 400, f"The kernel version has no output file {SUBMISSION}"
+        if status == 200 and self.server.refusal != "not taken":
+            entry = {"ref": 100 + len(submissions), "description": body["submissionDescription"], "status": "PENDING"}
+            self._keep_submissions(
+                [{**entry, "fileName": body["fileName"], "date": "2026-01-01T00:00:00Z"}, *submissions]
+            )
+        self._send({"code": status, "message": said} if status != 200 else {"message": said}, status=status)
+
+    def _answer_ListSubmissions(self, body: dict) -> None:  # noqa: N802
+        if self.server.refusal == "either":
+            status, said = SUBMISSIONS["either"]
+            self._send({"code": status, "message": said}, status=status)
+            return
+        submissions = self._submissions()
+        self._send({"submissions": submissions})
+        # Whoever asks the next time finds them scored.
+        scored = {"status": "COMPLETE", "publicScore": "0.41234", "privateScore": "0.40321"}
+        if self.server.refusal == "not scored":
+            scored = {"status": "ERROR"}
+        if self.server.refusal != "stays pending":
+            self._keep_submissions([one | scored if one["status"] == "PENDING" else one for one in submissions])
+
+    def _answer_GetSubmissionLimits(self, body: dict) -> None:  # noqa: N802
+        n_left = 0 if self.server.refusal in ("allowance", "not taken") else 5 - len(self._submissions())
+        self._send({"numToday": 5 - n_left, "numTotal": 5 - n_left, "numAllowedNow": n_left})

@@ -14,24 +14,22 @@ from typing import Any
 
 from questlib.attached import MANIFEST, WHEELS
 from questlib.kaggle import sandbox
-from questlib.kaggle.bundle import KERNEL_METADATA, Order, production_parameters
+from questlib.kaggle.bundle import Order, production_parameters
 from questlib.kaggle.check_datasets import check_datasets
 from questlib.kaggle.check_metadata import check_metadata
 from questlib.kaggle.check_notebook import LIMIT, check_notebook
 from questlib.kaggle.findings import FAILED, UNCHECKED, Check, Finding, judge, summarize
 from questlib.kaggle.hidden import SWAPS, cut_tables, swap_test
 from questlib.kaggle.judgements import judge_outcomes, judge_probes
+from questlib.kaggle.kernels import COMPETITION, KERNEL_METADATA, RECORD, hash_contents
 from questlib.kaggle.manifest import hash_files
 from questlib.kaggle.sessions import HUB_NAME, SHORT_LIMIT_SECONDS, Outcome, Session, SessionKind, run_session
 from questlib.kaggle.twin import make_twin
-from questlib.marks import fingerprint_of
 from questlib.parameters import TAG, read_cell, write_cell
 from questlib.run_folder import read_json, write_json
 
 logger = logging.getLogger(__name__)
 
-COMPETITION = "google-quest-challenge"
-RECORD = "rehearsal.json"
 N_QUESTIONS = 12
 
 
@@ -97,37 +95,6 @@ def check_statically(rehearsal: Rehearsal) -> Iterator[Finding]:
         parameters = production_parameters(order, datasets=datasets)
         notebook = rehearsal.kernel_folder / order.described.notebook
         yield from check_notebook(notebook, parameters=parameters, attached={COMPETITION, *slugs})
-
-
-def refuse_unrehearsed(bundle: Path, *, kernel: str) -> None:
-    """Refuse a kernel that was not rehearsed as it is, or failed.
-
-    Args:
-        bundle: What `write_bundle` wrote.
-        kernel: "train" or "predict".
-
-    Raises:
-        RuntimeError: If so.
-    """
-    path = bundle / kernel / RECORD
-    record = read_json(path) if path.is_file() else {}
-    if not record.get("passed") or record["contents"] != hash_contents(bundle, kernel=kernel):
-        raise RuntimeError(
-            f"{bundle / kernel} must have passed its rehearsal as it is, however it has not; rehearse it"
-        )
-
-
-def hash_contents(bundle: Path, *, kernel: str) -> str:
-    """Hash what a push of a kernel would upload."""
-    sources = read_json(bundle / kernel / KERNEL_METADATA).get("dataset_sources", [])
-    folders = [bundle / kernel, *(bundle / "datasets" / str(source).split("/")[-1] for source in sources)]
-    hashes = {
-        f"{folder.name}/{name}": digest
-        for folder in folders
-        for name, digest in hash_files(folder).items()
-        if name != RECORD
-    }
-    return fingerprint_of(hashes)
 
 
 def _failed(findings: Sequence[Finding]) -> bool:

@@ -6,9 +6,10 @@ import sys
 import tempfile
 from pathlib import Path
 
-from questlib.kaggle import client
-from questlib.kaggle.bundle import KERNEL_METADATA
+from questlib.kaggle.client import check_client
+from questlib.kaggle.kernels import KERNEL_METADATA
 from questlib.kaggle.loopback import REPLIES, serve
+from questlib.kaggle.push import push
 from questlib.run_folder import read_json
 
 _PATIENCE = 60.0
@@ -27,14 +28,14 @@ def main() -> int:
         for name in ("KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR"):
             os.environ.pop(name, None)
         with serve(folder) as server:
-            version = client.check_client()
-            client.push(bundle, kernel=kernel, patience=_PATIENCE)
+            version = check_client()
+            push(bundle, kernel=kernel, patience=_PATIENCE)
             [saved] = [one for one in server.read_requests() if one["call"] == "SaveKernel"]
         refusals = {}
         for name in REPLIES.keys() - {"models"}:  # those are not printed: reading back tells, if any is attached
             with serve(folder, refusal=name):
                 try:
-                    client.push(bundle, kernel=kernel, patience=_PATIENCE)
+                    push(bundle, kernel=kernel, patience=_PATIENCE)
                     refusals[name] = ""
                 except RuntimeError as error:
                     refusals[name] = str(error)
