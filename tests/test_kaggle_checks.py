@@ -7,8 +7,19 @@ from pathlib import Path
 
 import pytest
 
+from questlib.kaggle.__main__ import main
 from questlib.kaggle.bundle import Order, write_bundle
-from questlib.kaggle.findings import FAILED, PASSED, UNCHECKED, Check, Finding, summarize, tabulate
+from questlib.kaggle.findings import (
+    FAILED,
+    NOT_RUN,
+    PARTLY,
+    PASSED,
+    UNCHECKED,
+    Check,
+    Finding,
+    summarize,
+    tabulate,
+)  # fmt: skip
 from questlib.kaggle.manifest import write_manifest
 from questlib.kaggle.rehearse import Rehearsal, check_statically, rehearse
 from questlib.kaggle.wheels import make_wheels, read_lock
@@ -71,7 +82,7 @@ def rehearsal(project: Path, bundle: Path, encoder_folder: Path) -> Rehearsal:
 
 
 def failed_checks(rehearsal: Rehearsal) -> dict[Check, str]:
-    found = summarize(list(check_statically(rehearsal)))
+    found = summarize(list(check_statically(rehearsal.order, rehearsal.bundle)))
     return {one.check: one.evidence for one in found if one.state == FAILED}
 
 
@@ -223,7 +234,7 @@ def test_checks_are_thirty_and_numbered_in_order() -> None:
 
 
 def test_a_clean_bundle_fails_no_check(rehearsal: Rehearsal) -> None:
-    found = list(check_statically(rehearsal))
+    found = list(check_statically(rehearsal.order, rehearsal.bundle))
     seen = {one.check.number for one in found if one.state == PASSED}
     assert seen >= {*range(1, 7), 8, *range(11, 15), 17, *range(19, 23), 27}
     assert failed_checks(rehearsal) == {}
@@ -244,23 +255,56 @@ def test_rehearsal_ends_and_records_where_a_check_fails_before_anything_runs(reh
     assert [one.check for one in found] == list(Check)
     assert [one.check for one in found if one.state == FAILED] == [Check.INTERNET_OFF]
     assert read_json(rehearsal.bundle / "train/rehearsal.json")["passed"] is False
-    assert "1 FAILED" in tabulate(found)
+    lines = tabulate(found, not_run="because of what failed").splitlines()
+    assert lines[-1] == "15 passed, 1 partly checkable here, 13 not run, 1 FAILED"
+    assert lines[-2].split()[:4] == ["2", "FAILED", "the", "internet"]
+    assert (
+        lines[-3].split() == "not run because of what failed: 7, 9, 10, 15, 16, 18, 23, 24, 25, 26, 28, 29, 30".split()
+    )
+    assert len(lines) == 15 + 1 + 1 + 1 + 1
 
 
-def test_summary_lets_one_failure_outweigh_what_passed() -> None:
+def test_bundle_checks_what_it_wrote_before_anything_runs(
+    project: Path,
+    encoder_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(shutil.copytree(project, tmp_path / "project"))
+    chosen = ["--encoder", str(encoder_folder), "-p", "max_length", "64", "-p", "members", json.dumps(TWO)]
+    assert main(["bundle", "--owner", "alice", *chosen]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1] == "16 passed, 1 partly checkable here, 13 not run, 0 FAILED"
+    assert "`make rehearse` runs: 7, 9, 10" in lines[-2]
+    write_json(Path("kernel-metadata.json"), read_json(Path("kernel-metadata.json")) | {"enable_internet": True})
+    assert main(["bundle", "--owner", "alice", *chosen]) == 1
+    assert "enable_internet must be false" in capsys.readouterr().out.splitlines()[-2]
+
+
+def test_summary_lets_one_failure_outweigh_what_passed_and_counts_what_was_seen_in_part() -> None:
     found = [
         Finding(check=Check.NAMES, state=PASSED, evidence="fine"),
         Finding(check=Check.NAMES, state=FAILED, evidence="broken"),
+        Finding(check=Check.NAMES, state=UNCHECKED, evidence="no GPU"),
         Finding(check=Check.CODE_FILE, state=PASSED, evidence="fine"),
         Finding(check=Check.CODE_FILE, state=UNCHECKED, evidence="no GPU"),
+        Finding(check=Check.SIZE, state=UNCHECKED, evidence="no scales"),
+        Finding(check=Check.CLIENT, state=PASSED, evidence="2.2.4"),
     ]
     summary = {one.check: one for one in summarize(found)}
-    assert (summary[Check.NAMES].state, summary[Check.NAMES].evidence) == (FAILED, "broken")
-    assert (summary[Check.CODE_FILE].state, summary[Check.CODE_FILE].evidence) == (
-        PASSED,
-        "fine; not checkable here: no GPU",
-    )
-    assert summary[Check.SOURCES].state == UNCHECKED
+    seen = {check: (one.state, one.evidence) for check, one in summary.items() if one.state != NOT_RUN}
+    assert seen == {
+        Check.NAMES: (FAILED, "broken"),
+        Check.CODE_FILE: (PARTLY, "fine; not checkable here: no GPU"),
+        Check.SIZE: (UNCHECKED, "no scales"),
+        Check.CLIENT: (PASSED, "2.2.4"),
+    }
+    lines = tabulate(list(summary.values()), not_run="`make rehearse` runs").splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["10", "4", "8"]  # what passed comes first
+    assert lines[3].startswith("    not run                `make rehearse` runs: 1, 2, 5, 6, 7, 9, 11, ")
+    assert lines[4].split()[:2] == ["3", "FAILED"]  # right above the summary
+    assert lines[5] == "1 passed, 1 partly checkable here, 1 not checkable here, 26 not run, 1 FAILED"
 
 
 def test_lock_of_wheels_pins_each_by_hash(tmp_path: Path) -> None:

@@ -49,8 +49,13 @@ def _wheels(parsed: argparse.Namespace) -> int:
 
 
 def _bundle(parsed: argparse.Namespace) -> int:
-    _write_bundle(parsed)
-    return 0
+    from questlib.kaggle.findings import FAILED, summarize, tabulate
+    from questlib.kaggle.rehearse import check_statically
+
+    order = _write_bundle(parsed)
+    summary = summarize(list(check_statically(order, _BUNDLE)))
+    sys.stdout.write(tabulate(summary, not_run="`make rehearse` runs") + "\n")
+    return int(any(finding.state == FAILED for finding in summary))
 
 
 def _write_bundle(parsed: argparse.Namespace) -> "Order":
@@ -97,7 +102,7 @@ def _rehearse(parsed: argparse.Namespace) -> int:
             folder=(_BUILD / "rehearsal" / parsed.kernel).resolve(),
         )
     )
-    sys.stdout.write(tabulate(findings) + "\n")
+    sys.stdout.write(tabulate(findings, not_run="because of what failed") + "\n")
     return int(any(finding.state == FAILED for finding in findings))
 
 

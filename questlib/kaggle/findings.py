@@ -45,6 +45,8 @@ class Check(Enum):
 
 
 PASSED, FAILED, UNCHECKED = "passed", "FAILED", "not checkable here"
+# Of a summary only: some looks passed and others could not be taken here, or none was taken at all.
+PARTLY, NOT_RUN = "partly checkable here", "not run"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,7 +54,7 @@ class Finding:
     """What one look at one check gave."""
 
     check: Check
-    state: str  # PASSED, FAILED or UNCHECKED
+    state: str  # PASSED, FAILED or UNCHECKED; in a summary also PARTLY or NOT_RUN
     evidence: str  # what was seen
 
 
@@ -77,29 +79,45 @@ def summarize(findings: Sequence[Finding]) -> list[Finding]:
         findings: In any order.
 
     Returns:
-        One for each of the thirty, in order: failed if any look failed, else passed if any passed. A check that nobody
-        looked at is not checkable here.
+        One for each of the thirty, in order: failed if any look failed, passed if all passed, partly checkable here if
+        only some could be taken. What nobody looked at was not run.
     """
     merged = []
     for check in Check:
         found = [finding for finding in findings if finding.check == check]
-        states = [state for state in (FAILED, PASSED, UNCHECKED) if any(one.state == state for one in found)]
-        state = states[0] if states else UNCHECKED
-        # What failed is all that matters then; else what could not be seen is said beside what was.
+        states = {one.state for one in found}
+        if FAILED in states:  # what failed is all that matters then
+            state, found = FAILED, [one for one in found if one.state == FAILED]
+        else:
+            state = PARTLY if len(states) > 1 else next(iter(states), NOT_RUN)
         said = [
-            one.evidence if one.state in (state, PASSED) else f"{one.state}: {one.evidence}"
+            f"{one.state}: {one.evidence}" if state == PARTLY and one.state == UNCHECKED else one.evidence
             for one in found
-            if one.state == state or state != FAILED
         ]
-        evidence = "; ".join(dict.fromkeys(said)) or "the rehearsal did not come this far"
-        merged.append(Finding(check=check, state=state, evidence=evidence))
+        merged.append(Finding(check=check, state=state, evidence="; ".join(dict.fromkeys(said))))
     return merged
 
 
-def tabulate(findings: Sequence[Finding]) -> str:
-    """Lay findings out as a table for a terminal, one line each."""
-    lines = [f"{one.check.number:>2}  {one.state:<18}  {one.check.told:<56}  {one.evidence}" for one in findings]
-    counts = ", ".join(
-        f"{sum(one.state == state for one in findings)} {state}" for state in (PASSED, FAILED, UNCHECKED)
-    )
-    return "\n".join([*lines, counts])
+def tabulate(summary: Sequence[Finding], *, not_run: str) -> str:
+    """Lay a summary out as a table for a terminal, one line each, failures last.
+
+    Args:
+        summary: One finding for each check.
+        not_run: Why checks were not run, where any were not: they share a line.
+
+    Returns:
+        The lines; the last one counts.
+    """
+    lines = [
+        f"{one.check.number:>2}  {one.state:<21}  {one.check.told:<56}  {one.evidence}"
+        for state in (PASSED, PARTLY, UNCHECKED, FAILED)
+        for one in summary
+        if one.state == state
+    ]
+    n_failed = sum(one.state == FAILED for one in summary)
+    left = [str(one.check.number) for one in summary if one.state == NOT_RUN]
+    if left:
+        lines.insert(len(lines) - n_failed, f"    {NOT_RUN:<21}  {not_run}: {', '.join(left)}")
+    counts = {state: sum(one.state == state for one in summary) for state in (PASSED, PARTLY, UNCHECKED, NOT_RUN)}
+    told = [f"{count} {state}" for state, count in counts.items() if count or state == PASSED]
+    return "\n".join([*lines, ", ".join([*told, f"{n_failed} {FAILED}"])])

@@ -61,7 +61,7 @@ def rehearse(rehearsal: Rehearsal) -> list[Finding]:
     """
     shutil.rmtree(rehearsal.folder, ignore_errors=True)
     rehearsal.folder.mkdir(parents=True)
-    findings = list(check_statically(rehearsal))
+    findings = list(check_statically(rehearsal.order, rehearsal.bundle))
     if not _failed(findings):
         reason = sandbox.why_not()
         if reason:
@@ -78,22 +78,22 @@ def rehearse(rehearsal: Rehearsal) -> list[Finding]:
     return summary
 
 
-def check_statically(rehearsal: Rehearsal) -> Iterator[Finding]:
+def check_statically(order: Order, bundle: Path) -> Iterator[Finding]:
     """Check what can be seen before anything runs.
 
     Args:
-        rehearsal: What is rehearsed.
+        order: What the bundle was written by.
+        bundle: What `write_bundle` wrote.
 
     Yields:
         Findings.
     """
-    order, datasets = rehearsal.order, rehearsal.bundle / "datasets"
-    yield from check_metadata(rehearsal.kernel_folder)
-    slugs = order.list_datasets()
+    folder, datasets, slugs = bundle / order.kernel, bundle / "datasets", order.list_datasets()
+    yield from check_metadata(folder)
     yield from check_datasets(order.project, datasets, slugs=slugs)
     if all((datasets / slug / MANIFEST).is_file() for slug in slugs):
         parameters = production_parameters(order, datasets=datasets)
-        notebook = rehearsal.kernel_folder / order.described.notebook
+        notebook = folder / order.described.notebook
         yield from check_notebook(notebook, parameters=parameters, attached={COMPETITION, *slugs})
 
 
