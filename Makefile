@@ -109,3 +109,8 @@ check: lint types test  ## Everything a change must pass
 
 clean:  ## Remove what the commands made, but not runs
 	rm -rf .venv build .pytest_cache .hypothesis .mypy_cache .ruff_cache
+
+# The environments lie where questlib/kaggle/twin.py makes them.
+clean-build:  ## Remove build/ (2.5 GB) and the environments of rehearsals in the cache folder (8 GB for each Python)
+	du -sh build "$${XDG_CACHE_HOME:-$$HOME/.cache}"/questlib/image-* 2> /dev/null || true
+	rm -rf build "$${XDG_CACHE_HOME:-$$HOME/.cache}"/questlib/image-*
