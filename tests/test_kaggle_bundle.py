@@ -189,6 +189,18 @@ def test_what_is_no_user_is_refused_before_anything_else(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_bundle_installs_the_encoders_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def install(name: str) -> None:
+        raise RuntimeError(f"installing {name}")
+
+    monkeypatch.setattr("questlib.pretrained.INSTALLED", tmp_path)
+    monkeypatch.setattr("questlib.encoder_parts.install_encoder", install)
+    assert main(["bundle", "--owner", "alice", "--encoder", "all-mpnet-base-v2"]) == 1
+    assert "installing all-mpnet-base-v2" in capsys.readouterr().err
+
+
 def test_make_names_no_owner_by_itself() -> None:
     planned = ["make", "--dry-run", "--assume-old=install", "bundle", "rehearse", "push"]
     environment = {name: value for name, value in os.environ.items() if name != "OWNER"}

@@ -45,7 +45,7 @@ def push(bundle: Path, *, kernel: str, patience: float) -> Pushed:
     Raises:
         RuntimeError: If anything is refused, or saved otherwise than it was sent.
     """
-    folder, contents = bundle / kernel, hash_contents(bundle, kernel=kernel)
+    folder = bundle / kernel
     metadata = read_json(folder / KERNEL_METADATA)
     for source in metadata["dataset_sources"]:
         dataset = bundle / "datasets" / source.split("/")[1]
@@ -58,6 +58,7 @@ def push(bundle: Path, *, kernel: str, patience: float) -> Pushed:
     wrong = _list_differences(folder)
     if wrong:
         raise RuntimeError(f"{metadata['id']} must be saved as it was sent, however: {'; '.join(wrong)}")
+    contents = hash_contents(bundle, kernel=kernel)
     return Pushed(id=metadata["id"], version=int(pushed[1]), url=pushed[2], contents=contents)
 
 
