@@ -25,7 +25,9 @@ def unpack(archive: Path, target: Path) -> None:
             for entry in tar.getmembers():
                 _check(archive, entry.name, is_plain=entry.isfile() or entry.isdir())
             _check_size(archive, sum(entry.size for entry in tar.getmembers()))
-            tar.extractall(target, filter="data")
+            # Python before 3.11.4 knows no filters; what it would filter has been refused above.
+            tar.extraction_filter = getattr(tarfile, "data_filter", None)
+            tar.extractall(target)
     elif zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:
             for info in packed.infolist():
