@@ -64,6 +64,9 @@ notebook: install  ## Open the notebooks in jupyter lab, with .venv's kernel: AR
 explore: install  ## Look at the tables before training: DATA=folder OUT=folder; prints where the page is
 	$(VENV)/python -m questlib explore --data '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
 
+compare: install  ## Print finished runs as one table, the best first: RUNS='runs/*' ARGS="--csv file"
+	$(VENV)/python -m questlib compare $(or $(RUNS),runs/*) $(ARGS)
+
 sweep: install  ## Run many trials: SWEEP=sweeps/name.yaml DATA=folder WORKERS=n STORAGE=url OUT=folder ARGS=--plan
 	$(VENV)/python -m questlib.sweeps run '$(SWEEP)' --data '$(DATA)' $(if $(WORKERS),--workers $(WORKERS)) $(SWEPT) $(ARGS)
 

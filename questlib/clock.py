@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 from questlib.run_folder import TIMELINE, read_json, write_json
@@ -47,16 +48,14 @@ class Clock:
         self._path = Path(run_folder) / TIMELINE
         self._made = self._last = time.monotonic()
         self._start = self._made - (0 if session_start is None else max(0.0, time.time() - session_start))
+        self._began = datetime.fromtimestamp(time.time() - self.elapsed, UTC).isoformat(timespec="seconds")
         self._limit = 60 * limit_minutes if limit_minutes else math.inf
         self._steps: list[dict] = []
         if session_start is not None:
             self._steps.append({"step": "start and install", "start": 0.0, "seconds": self._made - self._start})
         self._plan: list[dict] = []
         self._notes: list[dict] = []
-        self._earlier: list[dict] = []
-        if self._path.is_file():
-            before = read_json(self._path)
-            self._earlier = [*before.pop("earlier", []), before]
+        self._earlier = read_sessions(Path(run_folder))
 
     @property
     def elapsed(self) -> float:
@@ -98,5 +97,16 @@ class Clock:
 
     def _write(self) -> None:
         limit = {} if math.isinf(self._limit) else {"limit_seconds": self._limit}
-        session = {"seconds": self.elapsed, **limit, "steps": self._steps, "plan": self._plan, "notes": self._notes}
+        session = {
+            "began": self._began, "seconds": self.elapsed, **limit, "steps": self._steps, "plan": self._plan,
+            "notes": self._notes,
+        }  # fmt: skip
         write_json(self._path, session | ({"earlier": self._earlier} if self._earlier else {}))
+
+
+def read_sessions(run_folder: Path) -> list[dict]:
+    """Read the sessions of a run from its timeline, the first one first; none where there is no timeline."""
+    if not (run_folder / TIMELINE).is_file():
+        return []
+    last = read_json(run_folder / TIMELINE)
+    return [*last.pop("earlier", []), last]

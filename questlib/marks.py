@@ -58,6 +58,14 @@ def list_outputs(folder: Path) -> None:
     write_json(folder / OUTPUTS, {"files": {name: hash_file(folder / name) for name in names}})
 
 
+def check_output(folder: Path, name: str) -> None:
+    """Refuse a file that is not what the run left by that name, as its last word tells."""
+    if not (folder / OUTPUTS).is_file():
+        raise FileNotFoundError(f"{folder}: no {OUTPUTS}, the run did not come to its end")
+    if list_changed(folder, {name: _read_mark(folder / OUTPUTS).get(name, "")}):
+        raise ValueError(f"{folder} must hold what its run wrote, however {name} was changed; copy it anew")
+
+
 def check_finished(folder: Path, *names: str) -> None:
     """Refuse a folder that is not marked as done, or of which a file was changed or lost: those named, or any."""
     if not (folder / DONE).is_file():

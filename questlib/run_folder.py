@@ -30,11 +30,12 @@ MEMBERS = "members"
 ENSEMBLE = "ensemble.json"
 SCORES = "scores.json"
 TIMELINE = "timeline.json"
+RUN = "run.json"  # what the run was and what came of it, at its end
 BLENDED = "blended_out_of_fold.csv"
 TIED = "tied_out_of_fold.csv"
 SUBMISSION = "submission.csv"
 CHECKPOINTS = "checkpoints"
-REPORT = "report.html"
+REPORT = "report.html"  # is made anew from the others at any time
 LOCK, SESSION_LOCK = ".lock", ".session.lock"  # of who trains, and of who executes the notebook
 LOGS = "logs"
 EVALUATIONS = "evaluations.jsonl"  # in it, of each fold, a line for each evaluation while it is trained
@@ -47,6 +48,7 @@ NAMES = {
     ENSEMBLE,
     SCORES,
     TIMELINE,
+    RUN,
     BLENDED,
     TIED,
     SUBMISSION,

@@ -94,6 +94,7 @@ def combine_members(
         "leaks": leaks,
         "raw": {name: score_member(member, tables) for name, member in members.items()},
         "nested": _score_parts(nested, targets, questions=questions),
+        "ratings": {name: _count_shares(values) for name, values in zip(TARGETS, targets.T, strict=True)},
     }
     ensemble = Ensemble().fit(out_of_fold, targets, questions=questions, hosts=hosts)
     stands_on = {name: list(folds) for name, folds in finished.items()}
@@ -106,6 +107,12 @@ def combine_members(
         folds=folds,
         test=ensemble.transform({name: member.test for name, member in members.items()}, hosts=test_hosts),
     )
+
+
+def _count_shares(ratings: FloatArray) -> dict[str, float]:
+    # For pictures: the run folder has no tables.
+    values, counts = np.unique(ratings.round(6), return_counts=True)
+    return {f"{value:g}": count / len(ratings) for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
 
 
 def compare(train: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> tuple[float, float, int]:

@@ -82,3 +82,9 @@ def test_file_that_was_changed_together_with_its_line_is_refused(dataset: Path) 
     (dataset / "manifest.json").write_text(json.dumps(manifest | {"fingerprint": fingerprint}))
     with pytest.raises(RuntimeError, match="its lines were changed"):
         install_wheels({WHEELS: fingerprint})
+
+
+def test_manifest_names_the_commit_and_is_the_same_version_whatever_that_is(dataset):
+    before = write_manifest(dataset)
+    assert write_manifest(dataset, commit="abc") == before
+    assert json.loads((dataset / "manifest.json").read_text())["commit"] == "abc"

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,9 @@ def test_clock_books_each_step_and_keeps_the_timeline_on_disk(tmp_path: Path, se
     seconds.append(103.0)
     assert watch.elapsed == 3.0
     watch.finish_step("read")
-    assert read_json(tmp_path / "new" / TIMELINE) == {
+    timeline = read_json(tmp_path / "new" / TIMELINE)
+    assert re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", timeline.pop("began"))
+    assert timeline == {
         "seconds": 3.0,
         "steps": [{"step": "read", "start": 0.0, "seconds": 3.0}],
         "plan": [],

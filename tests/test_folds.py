@@ -95,6 +95,15 @@ def test_run_folder_holds_recipe_members_ensemble_and_scores(trained):
     ]  # fmt: skip
 
 
+def test_scores_keep_how_the_ratings_of_their_rows_spread(trained):
+    ratings = read_json(trained.run_folder / "scores.json")["ratings"]
+    known = trained.tables.train[np.isin(trained.fold_of_row, (0, 1))]
+    assert list(ratings) == list(TARGETS)
+    for name, shares in ratings.items():
+        assert sum(shares.values()) == pytest.approx(1)
+        assert shares["0"] == pytest.approx((known[name] == 0).mean())
+
+
 def test_scores_of_every_member_are_those_of_its_files(trained):
     scores = read_json(trained.run_folder / "scores.json")
     assert not scores["leaks"]

@@ -11,19 +11,20 @@ from questlib.run_folder import read_json, write_json
 DATASET_METADATA = "dataset-metadata.json"
 
 
-def write_manifest(folder: Path, *, source: str = "") -> str:
+def write_manifest(folder: Path, *, source: str = "", commit: str | None = None) -> str:
     """Write manifest.json over everything else in a dataset's folder.
 
     Args:
         folder: The dataset.
         source: The hash of the source that the dataset was built from.
+        commit: The git commit that this source was checked out at, if there is one.
 
     Returns:
         The fingerprint: the SHA-256 of the names and hashes of all files.
     """
     files = hash_files(folder)
     fingerprint = fingerprint_of(files)
-    write_json(folder / MANIFEST, {"fingerprint": fingerprint, "source": source, "files": files})
+    write_json(folder / MANIFEST, {"fingerprint": fingerprint, "source": source, "commit": commit, "files": files})
     return fingerprint
 
 

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 
 from questlib.attached import REQUIREMENTS
+from questlib.checkout import find_commit
 from questlib.kaggle.manifest import hash_source, write_manifest
 from questlib.marks import hash_file
 
@@ -42,7 +43,7 @@ def make_wheels(project: Path) -> Path:
     name, version = wheel.name.split("-")[:2]
     lines.append(f"{name}=={version} --hash=sha256:{hash_file(wheel)}")
     (folder / REQUIREMENTS).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    write_manifest(folder, source=hash_source(project))
+    write_manifest(folder, source=hash_source(project), commit=find_commit(project / "questlib"))
     return folder
 
 

@@ -11,8 +11,9 @@ import pandas as pd
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
 
+from questlib.clock import read_sessions
 from questlib.resume import flatten
-from questlib.run_folder import RECIPE, SCORES, TIED, TIMELINE, read_json
+from questlib.run_folder import RECIPE, SCORES, TIED, read_json
 from questlib.scores import compare, read_tied
 from questlib.sweeps import study as studies
 from questlib.sweeps.definition import look_up, name_of, stand_for
@@ -51,11 +52,9 @@ def read_runs(folders: Iterable[Path], *, objective: str) -> pd.DataFrame:
         is_scored = (folder / SCORES).is_file()
         value = look_up(read_json(folder / SCORES), objective) if is_scored else None
         recipes.append(dict(flatten(read_json(folder / RECIPE))))
-        timeline = read_json(folder / TIMELINE) if (folder / TIMELINE).is_file() else {}
-        sessions = [*timeline.get("earlier", []), timeline] if timeline else []
         rows.append({
             "trial": folder.name, "state": "complete" if is_scored else "fail", "value": value,
-            "seconds": sum(session["seconds"] for session in sessions) or None,
+            "seconds": sum(session["seconds"] for session in read_sessions(folder)) or None,
             "error": "" if is_scored else f"no {SCORES}", "folder": str(folder),
         })  # fmt: skip
     if not rows:

@@ -1,0 +1,28 @@
+"""Which state of its source this questlib is."""
+
+import json
+import subprocess
+from pathlib import Path
+
+from questlib.attached import MANIFEST, WHEELS
+from questlib.inputs import find_folder
+
+PACKAGE = Path(__file__).parent
+
+
+def find_commit(package: Path = PACKAGE) -> str | None:
+    """Name the git commit that a package's folder is checked out at, "-dirty" behind it where files were changed.
+
+    Where it is no checkout, it is the commit that the attached wheels were built from; None where there are none.
+    """
+    try:
+        # A package that was installed into a folder of some other project is no part of that.
+        for command in (["ls-files", "--error-unmatch", "__init__.py"], ["describe", *_ALWAYS_WHOLE]):
+            done = subprocess.run(["git", "-C", package, *command], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+    except (FileNotFoundError, subprocess.CalledProcessError):
+        folder = find_folder(WHEELS, marker=MANIFEST)
+    return None if folder is None else json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("commit")
+
+
+_ALWAYS_WHOLE = ("--always", "--dirty", "--abbrev=40", "--exclude=*")
