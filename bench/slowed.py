@@ -28,10 +28,10 @@ def main() -> None:
     from questlib.clock import Clock, find_session_start
     from questlib.data import read_tables
     from questlib.folds import train_members
+    from questlib.page import write_page
     from questlib.parameters import override, read_parameters
     from questlib.profiles import read_profile
     from questlib.recipe import Recipe
-    from questlib.run import write_report
     from questlib.training.trainer import QuestTrainer
 
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(message)s")
@@ -70,10 +70,11 @@ def main() -> None:
     recipe = Recipe.from_parameters(parameters)
     train_members(tables, recipe, run_folder=out, cache_folder=out.parent / "cache", clock=clock)
     # What the notebook and `make run` do after it, which the clock leaves time for.
-    for draw in (report.plot_learning_curve, report.plot_spearman, report.plot_ties, report.plot_timeline):
-        draw(out).savefig(io.BytesIO(), dpi=200)
-    report.plot_distributions(out, tables.train)
-    write_report(notebooks / "quest.ipynb", out / "report.html")
+    for picture in report.plot_learning_curves(out):
+        picture.savefig(io.BytesIO(), dpi=200)
+    for show in (report.show_scores, report.show_targets, report.show_run_ties, report.show_run_distributions):
+        show(out)
+    write_page(out)
     clock.finish_step("end")
 
 

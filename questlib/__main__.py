@@ -1,4 +1,4 @@
-"""The command line: look at tables, run the notebook, predict with a run, score predictions, check a submission."""
+"""The command line: explore, run, report on a run, compare runs, predict with one, score, check a submission."""
 
 import argparse
 import json
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from questlib.cache import CACHE
 from questlib.clock import SESSION_START
-from questlib.csv_table import refuse_unknown_format
+from questlib.csv_table import refuse_unknown_format, write_csv
 from questlib.data import question_of, read_table
 from questlib.metrics import score_predictions
 from questlib.predictions import write_predictions
@@ -127,6 +127,26 @@ def _score(parsed: argparse.Namespace) -> None:
     print(f"{len(truth)} of {n_truth} rows predicted, {scores['n_rows']} scored: {protocol}")
 
 
+def _report(parsed: argparse.Namespace) -> None:
+    from questlib.page import write_page
+
+    print(write_page(parsed.run_folder))
+
+
+def _compare(parsed: argparse.Namespace) -> None:
+    from questlib.comparison import MEAN, MEAN_WITHOUT_RARE, compare_runs
+
+    if parsed.csv:
+        refuse_unknown_format(parsed.csv)
+        refuse_unwritable(parsed.csv)
+    table, lines = compare_runs(parsed.runs)
+    if parsed.csv:
+        write_csv(parsed.csv, table)
+    formats = {MEAN: "{:.4f}".format, MEAN_WITHOUT_RARE: "{:.4f}".format, "minutes": "{:.1f}".format}
+    print(table.to_string(index=False, float_format="{:g}".format, formatters=formats))
+    print("\n".join(["", *lines]))
+
+
 def _check(parsed: argparse.Namespace) -> None:
     sample = read_table(parsed.sample, columns=(ID, *TARGETS))
     submission = read_table(parsed.submission, columns=(ID,))
@@ -181,6 +201,15 @@ def _build_parser() -> argparse.ArgumentParser:
     score.add_argument("--seed", type=int, default=0, help="seed of the draws")
     score.add_argument("--json", action="store_true", help="print JSON")
     score.set_defaults(command=_score)
+
+    report = commands.add_parser("report", help="make a run's report.html anew from its folder")
+    report.add_argument("run_folder", type=Path, help="what a run left behind, finished or not")
+    report.set_defaults(command=_report)
+
+    compare = commands.add_parser("compare", help="print finished runs as one table, the best first")
+    compare.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="a run folder")
+    compare.add_argument("--csv", type=Path, help="CSV to write the table to")
+    compare.set_defaults(command=_compare)
 
     check = commands.add_parser("check", help="check a submission against the sample")
     check.add_argument("submission", type=Path, help="CSV to check")

@@ -6,10 +6,21 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from questlib.charts import BLUE, GREY, ORANGE, clean, color_of, count_shares, draw_rows, new_figure, new_grid, shorten
+from questlib.charts import (
+    BLUE,
+    GREY,
+    ORANGE,
+    Picture,
+    clean,
+    color_of,
+    count_shares,
+    draw_rows,
+    new_figure,
+    new_grid,
+    shorten,
+)
 from questlib.pretrained import find_encoder
 from questlib.schema import ANSWER_TARGETS, QUESTION, QUESTION_TARGETS, TARGETS
 from questlib.text import joint_lengths, load_tokenizer, token_coverage
@@ -18,20 +29,25 @@ _BANDS = ("#16425b", "#2b6a99", "#7fb0d3", "#d5dbe1")  # rows that fit the first
 _MOST_HOSTS = 25
 
 
-def plot_nulls(nulls: pd.DataFrame) -> Figure:
+def plot_nulls(nulls: pd.DataFrame) -> Picture:
     """Show how many nulls each `column` held in `train` and `test`, as `questlib.data.read_tables` counts them."""
     counts = nulls.set_index("column")[["train", "test"]]
     total = counts.to_numpy().sum()
+    if not total:
+        figure = new_figure(width=8, height=0.4)
+        figure.subplots().set_axis_off()
+        figure.axes[0].set_title("No nulls in any input column", loc="left")
+        return figure
     figure = new_figure(width=8, height=1.2 + 0.42 * len(counts))
     axes = draw_rows(figure.subplots(), counts, values="{:,.0f}")
     axes.set(xlabel="nulls (rows)", xlim=(0, max(1.0, 1.12 * counts.to_numpy().max())))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.legend(frameon=False, loc="lower right")
-    axes.set_title(f"{total:,} nulls in the input columns" if total else "No nulls in any input column", loc="left")
+    axes.set_title(f"{total:,} nulls in the input columns", loc="left")
     return figure
 
 
-def plot_memory(frame: pd.DataFrame) -> Figure:
+def plot_memory(frame: pd.DataFrame) -> Picture:
     """Show the memory each column takes, the largest on top; the targets, all alike, are one bar."""
     together = dict.fromkeys(TARGETS, f"{frame.columns.isin(TARGETS).sum()} targets together")
     used = frame.memory_usage(index=False, deep=True).rename(together).groupby(level=0).sum()
@@ -43,7 +59,7 @@ def plot_memory(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_categories_and_hosts(train: pd.DataFrame, test: pd.DataFrame) -> Figure:
+def plot_categories_and_hosts(train: pd.DataFrame, test: pd.DataFrame) -> Picture:
     """Show which share of each table's rows a category or host has; hosts beyond the largest are one pair of bars."""
     tables = {f"train, {len(train):,} rows": train, f"test, {len(test):,} rows": test}
     figure = new_figure(width=11, height=7.5)
@@ -63,7 +79,7 @@ def plot_categories_and_hosts(train: pd.DataFrame, test: pd.DataFrame) -> Figure
     return figure
 
 
-def plot_repeats(frame: pd.DataFrame) -> Figure:
+def plot_repeats(frame: pd.DataFrame) -> Picture:
     """Show how often a question (`url`) has several answers, and how often a `question_user_page` asks again."""
     questions = frame.drop_duplicates(QUESTION)
     rows_of_question = frame[QUESTION].value_counts()
@@ -85,7 +101,7 @@ def plot_repeats(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_coverage(frame: pd.DataFrame, encoder: str) -> Figure:
+def plot_coverage(frame: pd.DataFrame, encoder: str) -> Picture:
     """Show how much of the text (nulls filled) an encoder can read, counted by its own tokenizer."""
     lengths = joint_lengths(frame, load_tokenizer(find_encoder(encoder)))
     figure = plot_lengths(lengths, coverage=token_coverage(lengths))
@@ -93,7 +109,7 @@ def plot_coverage(frame: pd.DataFrame, encoder: str) -> Figure:
     return figure
 
 
-def plot_lengths(lengths: npt.NDArray, *, coverage: Mapping[int, float]) -> Figure:
+def plot_lengths(lengths: npt.NDArray, *, coverage: Mapping[int, float]) -> Picture:
     """Show how long the texts are, in tokens, and which share of them fits any length; `coverage` has it by limit."""
     edges = np.exp2(np.arange(np.floor(np.log2(lengths.min())), np.log2(lengths.max()) + 0.126, 1 / 8))
     share = np.histogram(lengths, bins=edges)[0] / len(lengths)
@@ -118,7 +134,7 @@ def plot_lengths(lengths: npt.NDArray, *, coverage: Mapping[int, float]) -> Figu
     return figure
 
 
-def plot_targets(frame: pd.DataFrame) -> Figure:
+def plot_targets(frame: pd.DataFrame) -> Picture:
     """Show which ratings each target takes, in small bar charts; a triangle marks the mean."""
     title = f"Ratings of {len(frame):,} rows: {len(QUESTION_TARGETS)} targets of the question (blue), "
     title += f"{len(ANSWER_TARGETS)} of the answer (orange), mean (triangle)"
@@ -135,7 +151,7 @@ def plot_targets(frame: pd.DataFrame) -> Figure:
     return figure
 
 
-def plot_target_correlations(frame: pd.DataFrame) -> Figure:
+def plot_target_correlations(frame: pd.DataFrame) -> Picture:
     """Show which targets rise and fall together, the stronger correlations written out; a constant target is grey."""
     correlations = frame[list(TARGETS)].corr(method="spearman").mask(np.eye(len(TARGETS)) == 1).to_numpy()  # (30, 30)
     figure = new_figure(width=12, height=10.5)

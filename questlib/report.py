@@ -1,190 +1,210 @@
-"""Pictures and tables of a run, drawn from its run folder alone."""
+"""Pictures and tables of a run, drawn from its run folder alone: for the notebook's last cells and the page."""
 
-import platform
-from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, version
+import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-from questlib.charts import BLUE, ORANGE, PALE, clean, color_of, new_figure, new_grid, shorten
+from questlib.charts import GREY, LINE, Picture, clean, new_figure
+from questlib.clock import read_sessions
 from questlib.data import read_table
 from questlib.ensemble import Ensemble
-from questlib.run_folder import BLENDED, ENSEMBLE, HISTORY, RECIPE, SCORES, TIMELINE, fold_folder, read_json
+from questlib.pieces import Html, show_distributions, show_table, show_ties
+from questlib.recipe import Recipe, TransformerRecipe
+from questlib.resume import flatten
+from questlib.run_folder import BLENDED, ENSEMBLE, HISTORY, MEMBERS, RECIPE, RUN, SCORES, read_json
 from questlib.schema import ANSWER_TARGETS, ID, RARE_TARGET, TARGETS
 
-_PACKAGES = "questlib torch transformers accelerate datasets pandas numpy scikit-learn scipy bitsandbytes".split()
+MEAN, MEAN_WITHOUT_RARE = "mean of 30", "mean of 29"
+_TIED = "submitted: blended and tied"
 
 
-def plot_learning_curve(run_folder: Path) -> Figure:
-    """Draw loss and Spearman over the steps, a row per member that was trained in steps and a line per fold."""
-    histories = {
-        member: {fold: pd.DataFrame(read_json(fold_folder(run_folder, member, fold) / HISTORY)) for fold in folds}
-        for member, folds in read_json(run_folder / ENSEMBLE)["folds"].items()
-    }
-    histories = {name: by_fold for name, by_fold in histories.items() if all(map(len, by_fold.values()))}
-    figure = new_figure(width=11, height=4 * max(1, len(histories)))
-    panels = figure.subplots(max(1, len(histories)), 2, squeeze=False)
-    for (left, right), (member, by_fold) in zip(panels, histories.items(), strict=False):
-        for fold, records in by_fold.items():
-            _draw_history(left, right, records, fold=fold)
-        left.set_title(f"{member}: loss", pad=18)  # room for the stages' names below it
-        right.set_title(f"{member}: mean Spearman on held-out questions", pad=18)
-    for left, right in panels:
-        if not right.lines:
-            right.text(0.5, 0.5, "no questions were held out", ha="center", transform=right.transAxes)
-        left.set(xlabel="step", ylabel="loss")
-        right.set(xlabel="step (star: the weights that were kept)")
-    return figure
+def plot_learning_curves(run_folder: Path) -> list[Picture]:
+    """Draw loss and, where questions were held out, Spearman over the steps: for each member trained in steps."""
+    pictures = []
+    for member, histories in _read_histories(run_folder).items():
+        figure, axes = _new_curve(f"{member}: loss", histories)
+        for fold, records in histories.items():
+            _draw(axes, records, "loss", "-", label=f"training, fold {fold}", color=f"C{fold % 10}")
+            _draw(axes, records, "eval_loss", "o--", label=f"held out, fold {fold}", color=f"C{fold % 10}")
+        axes.legend(fontsize=8, loc="upper right")
+        pictures.append(figure)
+        if any("eval_spearman" in records for records in histories.values()):
+            figure, axes = _new_curve(f"{member}: mean Spearman on held-out questions", histories)
+            for fold, records in histories.items():
+                known = _draw(axes, records, "eval_spearman", "o-", label=f"fold {fold}", color=f"C{fold % 10}")
+                best = known.nlargest(1, "eval_spearman") if len(known) else known
+                axes.plot(best["step"], best.get("eval_spearman", []), "*", ms=13, color=f"C{fold % 10}")
+            axes.set_xlabel("step (star: the weights that were kept)")
+            axes.legend(fontsize=8, loc="lower right")
+            pictures.append(figure)
+    return pictures
 
 
-def _draw_history(left: Axes, right: Axes, records: pd.DataFrame, *, fold: int) -> None:
-    for axes, column, style, label in (
-        (left, "loss", "-", f"training, fold {fold}"),
-        (left, "eval_loss", "o--", f"held-out questions, fold {fold}"),
-        (right, "eval_spearman", "o-", f"fold {fold}"),
-    ):
-        if column in records:
-            known = records.dropna(subset=column)
-            axes.plot(known["step"], known[column], style, ms=3, color=f"C{fold}", label=label)
-            axes.legend(fontsize=8)
-    if "eval_spearman" in records:
-        best = records.loc[records["eval_spearman"].idxmax()]
-        right.plot(best["step"], best["eval_spearman"], "*", ms=13, color=f"C{fold}")
+def _read_histories(run_folder: Path) -> dict[str, dict[int, pd.DataFrame]]:
+    # By member and fold, of what is finished: a run that failed has some too.
+    recipe = read_json(run_folder / RECIPE) if (run_folder / RECIPE).is_file() else {}
+    histories: dict[str, dict[int, pd.DataFrame]] = {}
+    for member in (each["name"] for each in recipe.get("members", [])):
+        for path in sorted((run_folder / MEMBERS / member).glob(f"fold-*/{HISTORY}")):
+            if records := read_json(path):
+                histories.setdefault(member, {})[int(path.parent.name.split("-")[1])] = pd.DataFrame(records)
+    return histories
+
+
+def _new_curve(title: str, histories: Mapping[int, pd.DataFrame]) -> tuple[Picture, Axes]:
+    figure = new_figure(width=5.4, height=3.4)
+    axes = clean(figure.subplots(), grid="y")
+    axes.set_title(title, pad=18)  # room for the stages' names below it
+    axes.set_xlabel("step")
+    longest = max(histories.values(), key=lambda records: records["step"].max())
     start = 0
-    for end, name in records.groupby("number").agg({"step": "max", "stage": "first"}).itertuples(index=False):
+    for end, name in longest.groupby("number").agg({"step": "max", "stage": "first"}).itertuples(index=False):
         middle, start = (start + end) / 2, end
-        for axes in (axes for axes in (left, right) if axes.lines):
-            axes.axvline(end, color="#ccd2da", lw=1, zorder=0)
-            axes.annotate(name, (middle, 1.01), xycoords=("data", "axes fraction"), ha="center", size=7, color="#667")
+        axes.axvline(end, color=LINE, lw=1, zorder=0)
+        axes.annotate(name, (middle, 1.01), xycoords=("data", "axes fraction"), ha="center", size=8, color=GREY)
+    return figure, axes
 
 
-def plot_spearman(run_folder: Path) -> Figure:
-    """Draw each target's Spearman as submitted, against the mean of its group, and each member's own as a dot."""
+def _draw(axes: Axes, records: pd.DataFrame, column: str, style: str, *, label: str, color: str) -> pd.DataFrame:
+    # Gives the records that have the column.
+    known = records.dropna(subset=column) if column in records else records.iloc[:0]
+    if len(known):
+        axes.plot(known["step"], known[column], style, ms=3, color=color, label=label)
+    return known
+
+
+def summarize_members(run_folder: Path) -> pd.DataFrame:
+    """Lay out each member as it is, out of fold: its kind and encoder, its folds, and what it scores by itself."""
+    recipe, scores = Recipe.from_dict(read_json(run_folder / RECIPE)).without_paths(), read_json(run_folder / SCORES)
+    used = read_json(run_folder / ENSEMBLE)["folds"]
+    rows = []
+    for member in recipe.members:
+        raw = scores["raw"].get(member.name)
+        if raw is None:  # no fold of it was finished
+            continue
+        score = raw["one_row_per_question"]
+        rows.append({
+            "member": member.name, "kind": member.kind,
+            "encoder": member.encoder if isinstance(member, TransformerRecipe) else "",
+            "folds": f"{len(used[member.name])} of {member.folds_to_train}" if member.name in used else "not blended",
+            MEAN: score["mean"], MEAN_WITHOUT_RARE: score["mean_without_rare"], "questions": score["n_rows"],
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def summarize_scores(run_folder: Path) -> pd.DataFrame:
+    """Lay out members, blend and ties side by side, all scored on the same questions, which nothing was fitted on."""
     scores = read_json(run_folder / SCORES)["nested"]["scores"]
-    table = pd.DataFrame({name: score["by_target"] for name, score in scores.items()}, dtype=float)
-    table = table.dropna(subset="tied").sort_values("tied", kind="stable")
+    names = {"blended": "blended", "tied": _TIED}
+    rows = [
+        {
+            "what": names.get(name, f"{name} alone"), MEAN: score["mean"],
+            MEAN_WITHOUT_RARE: score["mean_without_rare"], "questions": score["n_rows"],
+        }
+        for name, score in scores.items()
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def summarize_targets(run_folder: Path) -> pd.DataFrame:
+    """Lay out each target's Spearman: as submitted, blended, of every member alone; in each group the best first."""
+    scores = read_json(run_folder / SCORES)["nested"]["scores"]
+    table = pd.DataFrame({name: score["by_target"] for name, score in scores.items()}, dtype=float).loc[list(TARGETS)]
+    table = table.rename(columns={"tied": "submitted"}).sort_values("submitted", ascending=False, kind="stable")
     table = table.sort_index(key=lambda names: names.isin(ANSWER_TARGETS), kind="stable")
-    places = pd.Series(np.arange(len(table)) + table.index.isin(ANSWER_TARGETS), index=table.index)  # one left empty
-    figure = new_figure(width=10, height=8)
-    axes = clean(figure.subplots())
-    axes.barh(places, table["tied"], color=table.index.map(color_of), height=0.7, alpha=0.4)
-    for place, value in zip(places, table["tied"], strict=True):
-        axes.text(max(value, 0) + 0.005, place, f"{value:.3f}", va="center", fontsize=8)
-    for group, tied in table["tied"].groupby(table.index.str.split("_").str[0]):
-        first, last = places[tied.index[[0, -1]]]
-        axes.vlines(tied.mean(), first - 0.5, last + 0.5, color="#333", ls="--", lw=1)
-        axes.text(tied.mean(), last + 0.55, f"{group} mean {tied.mean():.3f}", ha="center", fontsize=9)
-    for member in table.columns.difference(["blended", "tied"], sort=False):
-        axes.plot(table[member], places, ".", ms=6, label=f"{member} alone")
-    axes.legend(fontsize=8, loc="lower right")
-    axes.set_yticks(places, table.index, fontsize=8)
-    axes.tick_params(axis="y", length=0)
-    axes.set(title="Spearman per target as submitted, on questions not fitted on", xlabel="Spearman")
-    return figure
+    first = ["submitted", "blended"]  # on a narrow screen the others are scrolled to
+    return table[[*first, *table.columns.drop(first)]].rename_axis("target").reset_index()
 
 
-def plot_distributions(run_folder: Path, train: pd.DataFrame) -> Figure:
-    """Draw how the blended out-of-fold predictions of each target spread beside the ratings of the same rows."""
-    predicted = read_table(run_folder / BLENDED, columns=(ID, *TARGETS)).set_index(ID)
-    truth = train.set_index(train[ID].astype(str)).loc[predicted.index]
-    weights = np.full(len(truth), 1 / len(truth))
-    title = "Share of rows by rating: true (grey) and predicted out of fold (question blue, answer orange)"
-    figure, grid = new_grid(title, rows=6, columns=5)
-    for name, axes in grid.items():
-        for values, tint, alpha in ((truth[name], PALE, 0.6), (predicted[name], color_of(name), 0.75)):
-            axes.hist(values, bins=30, range=(0, 1), weights=weights, color=tint, alpha=alpha)
-        axes.set_title(shorten(name), fontsize=8)
-        axes.set_yticks([])
-    return figure
+def describe_protocol(run_folder: Path) -> str:
+    """Say in words how the scores that stand side by side were made; loudly where they leak."""
+    scores = read_json(run_folder / SCORES)
+    warning = "LEAKS: rows were split at random, and every score reads too high. " if scores["leaks"] else ""
+    rare = f"The mean of 29 is without {RARE_TARGET}, which is positive in too few rows to tell."
+    return f"{warning}Mean Spearman {scores['protocol']}. Blend and ties are {scores['nested']['protocol']}. {rare}"
 
 
-def plot_ties(run_folder: Path) -> Figure:
-    """Draw the blended out-of-fold predictions of each target in their order, and where they are tied."""
-    blended = read_table(run_folder / BLENDED, columns=(ID, *TARGETS))[list(TARGETS)].to_numpy()
-    tied = Ensemble.from_json((run_folder / ENSEMBLE).read_text(encoding="utf-8")).ties_.transform(blended)
-    share = np.linspace(0, 1, len(blended))
-    title = "Blended out-of-fold predictions by share of rows, lowest first; orange rows share one value"
-    figure, grid = new_grid(title, rows=6, columns=5)
-    for (name, axes), before, after in zip(grid.items(), blended.T, tied.T, strict=True):
-        order = np.argsort(before, kind="stable")
-        moved = (after != before)[order]
-        axes.plot(share, before[order], color=PALE, lw=1.5)
-        axes.fill_between(share, 0, 1, where=moved, color=ORANGE, alpha=0.3, lw=0)
-        axes.set(ylim=(0, 1), xlim=(0, 1))
-        axes.set_title(f"{shorten(name)}: {moved.mean():.0%} tied", fontsize=8)
-    return figure
+def show_scores(run_folder: Path) -> Html:
+    """Show the scores side by side, and how they were made."""
+    table = show_table(summarize_scores(run_folder), bars=[MEAN, MEAN_WITHOUT_RARE])
+    return Html(f"{table}<p>{describe_protocol(run_folder)}</p>")
+
+
+def show_targets(run_folder: Path) -> Html:
+    """Show each target's score, raw and submitted."""
+    table = summarize_targets(run_folder)
+    return show_table(table, decimals=3, bars=table.columns[1:])
+
+
+def show_run_distributions(run_folder: Path) -> Html:
+    """Show how the blended out-of-fold predictions of each target spread beside the ratings of the same rows."""
+    blended = read_table(run_folder / BLENDED, columns=(ID, *TARGETS))
+    return show_distributions(blended, read_json(run_folder / SCORES).get("ratings", {}))
+
+
+def show_run_ties(run_folder: Path) -> Html:
+    """Show the blended out-of-fold predictions of each target in their order, and where they are tied."""
+    blended = read_table(run_folder / BLENDED, columns=(ID, *TARGETS))[list(TARGETS)]
+    ensemble = Ensemble.from_json((run_folder / ENSEMBLE).read_text(encoding="utf-8"))
+    tied = ensemble.ties_.transform(blended.to_numpy())
+    return show_ties(blended, pd.DataFrame(tied, columns=list(TARGETS)))
 
 
 def summarize_course(run_folder: Path) -> pd.DataFrame:
     """Say what was planned and what did not go as asked: shortened, left out, resumed, tried again; by session."""
-    timeline = read_json(run_folder / TIMELINE)
     lines: list[tuple[int, float, str]] = []
-    for number, session in enumerate([*timeline.get("earlier", []), timeline]):
+    for number, session in enumerate(read_sessions(run_folder), start=1):
         limit = session.get("limit_seconds")
-        lines.append((number + 1, 0.0, f"time limit {limit / 60:g} min" if limit else "no time limit"))
-        lines += [(number + 1, each["seconds"] / 60, each["plan"]) for each in session["plan"]]
-        lines += [(number + 1, each["seconds"] / 60, each["note"]) for each in session["notes"]]
-        lines.append((number + 1, session["seconds"] / 60, f"{len(session['steps'])} steps are done"))
+        lines.append((number, 0.0, f"time limit {limit / 60:g} min" if limit else "no time limit"))
+        lines += [(number, each["seconds"] / 60, each["plan"]) for each in session.get("plan", [])]
+        lines += [(number, each["seconds"] / 60, each["note"]) for each in session.get("notes", [])]
+        if "steps" in session:
+            lines.append((number, session["seconds"] / 60, f"{len(session['steps'])} steps are done"))
     table = pd.DataFrame(lines, columns=["session", "minute", "what"])
-    return table.sort_values(["session", "minute"], kind="stable").round({"minute": 1}).reset_index(drop=True)
+    return _without_one_session(table.sort_values(["session", "minute"], kind="stable").round({"minute": 1}))
 
 
-def plot_timeline(run_folder: Path) -> Figure:
-    """Draw what each step of the flow took, in the last session."""
-    steps = pd.DataFrame(read_json(run_folder / TIMELINE)["steps"])[::-1]
-    figure = new_figure(width=10, height=0.9 + 0.35 * len(steps))
-    axes = clean(figure.subplots())
-    bars = axes.barh(steps["step"], steps["seconds"], left=steps["start"], color=BLUE, height=0.6)
-    axes.bar_label(bars, steps["seconds"].map("{:.1f} s".format), padding=3, fontsize=8)
-    axes.set(title="Time per step of the flow", xlabel="seconds since the start", xmargin=0.1)
-    return figure
+def summarize_time(run_folder: Path) -> pd.DataFrame:
+    """Lay out what each step of the flow took, session by session."""
+    rows = [
+        {"session": number, "step": step["step"], "seconds": step["seconds"], "from minute": step["start"] / 60}
+        for number, session in enumerate(read_sessions(run_folder), start=1)
+        for step in session.get("steps", [])
+    ]
+    table = pd.DataFrame(rows, columns=["session", "step", "seconds", "from minute"])
+    return _without_one_session(table)
 
 
-def summarize_scores(run_folder: Path) -> pd.DataFrame:
-    """Lay out a row per member, protocol and fold, with the mean of 30 targets and of the 29 without the rare one."""
-    scores = read_json(run_folder / SCORES)
-    nested, rows = scores["nested"], {}
-    for member, raw in scores["raw"].items():
-        rows[f"{member}, one row per question"] = raw["one_row_per_question"]
-        rows[f"{member}, all rows"] = raw["all_rows"]
-        rows |= {f"{member}, one row per question, fold {fold['fold']}": fold for fold in raw["by_fold"]}
-    rows |= {f"{name}, {nested['protocol']}": score for name, score in nested["scores"].items()}
-    warning = " LEAKS: rows were split at random" if scores["leaks"] else ""
-    table = pd.DataFrame(rows.values(), [name + warning for name in rows], ["n_rows", "mean", "mean_without_rare"])
-    table.columns = ["rows", "mean of 30", f"without {RARE_TARGET}"]
-    return table.round(4).rename_axis("protocol").reset_index()
+def _without_one_session(table: pd.DataFrame) -> pd.DataFrame:
+    return table if table["session"].nunique() > 1 else table.drop(columns="session")
 
 
-def describe_machine() -> pd.DataFrame:
-    """Say what the run ran on: versions, device and cores."""
-    facts = {"python": platform.python_version(), "machine": f"{platform.machine()}, {torch.get_num_threads()} threads"}
-    facts |= {f"GPU {index}": torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())}
-    for package in _PACKAGES:
-        try:
-            facts[package] = version(package)
-        except PackageNotFoundError:
-            facts[package] = "not installed"
-    return pd.DataFrame(facts.items(), columns=["what", "version"])
+def show_time(run_folder: Path) -> Html:
+    """Show what each step of the flow took."""
+    return show_table(summarize_time(run_folder), decimals=1, bars=["seconds"])
+
+
+def lay_out(facts: Mapping[str, object]) -> pd.DataFrame:
+    """Lay out facts, as `run.json` has them, in two columns."""
+    rows = {name: ", ".join(map(str, value)) if isinstance(value, list) else value for name, value in flatten(facts)}
+    return pd.DataFrame(
+        [(name, "" if value is None else str(value)) for name, value in rows.items()], columns=["what", "value"]
+    )
+
+
+def describe_run(run_folder: Path) -> pd.DataFrame:
+    """Lay out what a finished run was, its parameters aside."""
+    return lay_out({name: value for name, value in read_json(run_folder / RUN).items() if name != "parameters"})
 
 
 def describe_parameters(run_folder: Path) -> pd.DataFrame:
     """Lay out what the run was asked to do: a row per parameter, a column per member that has it, and one for all."""
-    recipe = read_json(run_folder / RECIPE)
-    columns = {member["name"]: dict(_flatten(member, ())) for member in recipe.pop("members")}
-    return pd.DataFrame(columns | {"all members": recipe}).fillna("").rename_axis("parameter").reset_index()
-
-
-def _flatten(content: object, way: tuple[str, ...]) -> Iterator[tuple[str, object]]:
-    if isinstance(content, dict) and content:
-        for name, value in content.items():
-            yield from _flatten(value, (*way, name))
-    elif isinstance(content, list) and any(isinstance(each, dict) for each in content):
-        for number, each in enumerate(content):
-            yield from _flatten(each, (*way, str(number)))
-    else:
-        yield ".".join(way), content
+    recipe = Recipe.from_dict(read_json(run_folder / RECIPE)).without_paths().to_dict()
+    columns = {member["name"]: dict(flatten(member)) for member in recipe.pop("members")}
+    table = pd.DataFrame(columns | {"all members": recipe})
+    table = table.map(lambda value: "" if value is np.nan else value if isinstance(value, str) else json.dumps(value))
+    return table.rename_axis("parameter").reset_index()

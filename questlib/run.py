@@ -3,6 +3,7 @@
 import itertools
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -23,6 +24,7 @@ from jupyter_client.kernelspec import KernelSpec
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
+from questlib.comparison import PROFILE
 from questlib.data import read_tables
 from questlib.parameters import override, read_parameters
 from questlib.pretrained import find_encoder
@@ -30,7 +32,7 @@ from questlib.processes import die_with_parent, find_launched
 from questlib.profiles import read_profile
 from questlib.recipe import Recipe
 from questlib.resume import refuse_changed, refuse_foreign
-from questlib.run_folder import REPORT, SESSION_LOCK, held_alone, make_run_folder, write_text
+from questlib.run_folder import SESSION_LOCK, held_alone, make_run_folder, write_text
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +94,7 @@ def run_notebook(
     absolute = _absolute(parameters)
     given = {name: value for name, value in absolute.items() if value != defaults[name]}
     start = time.monotonic()
+    os.environ[PROFILE] = Path(profile).stem
     if helps:
         with tempfile.TemporaryDirectory(prefix="questlib-") as folder:
             _run_once(notebook, Path(folder) / notebook.name, given=given, parameters=absolute, helps=True)
@@ -137,7 +140,9 @@ def _run_once(
 def _leave_report(executed: Path, *, parameters: dict[str, Any]) -> None:
     if executed.exists():
         _forget_paths(executed, out=executed.parent, parameters=parameters)
-        write_report(executed, executed.parent / REPORT)
+        from questlib.page import write_page  # pictures take a while to import, and a run begins without
+
+        write_page(executed.parent)
 
 
 def _execute(notebook: Path, executed: Path, *, parameters: dict[str, Any], is_quiet: bool) -> None:
@@ -258,21 +263,22 @@ def write_report(notebook: Path, path: Path) -> None:
     # One block per stream and cell: the kernel sends every line of the log as an output of its own.
     exporter.register_preprocessor("nbconvert.preprocessors.CoalesceStreamsPreprocessor", enabled=True)
     body, _ = exporter.from_notebook_node(nbformat.read(notebook, as_version=4))
-    write_text(path, _PAGE.format(title=notebook.stem, style=_STYLE, body=body))
+    heading = re.search(r"<h1[^>]*>([^<]*)", body)
+    write_text(path, _PAGE.format(title=heading[1] if heading else notebook.stem, style=_STYLE, body=body))
 
 
 _PAGE = """<!DOCTYPE html>
-<html lang="en">
-<head><meta charset="utf-8"><title>{title}</title><style>{style}</style></head>
-<body><main>{body}</main></body>
-</html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title><style>{style}</style></head><body><main>{body}</main></body></html>
 """
 _STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; color: #1f2430; background: #f6f7f9; margin: 0; }
-main { max-width: 1080px; margin: 2rem auto; padding: 1rem 2.5rem; background: #fff; box-shadow: 0 1px 4px #0002; }
-h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid #dde1e8; padding-bottom: .3rem; }
-img { max-width: 100%; } .anchor-link { display: none; }
-table { border-collapse: collapse; font-size: 14px; } th, td { padding: .25rem .8rem; text-align: right; }
-th { background: #eef1f5; } tr:nth-child(even) td { background: #f8f9fb; }
-pre { font-size: 12px; background: #f6f7f9; padding: .6rem; overflow: auto; max-height: 22rem; }
+:root { color-scheme: light dark; --ink: #1f2430; --ground: #f6f7f9; --paper: #fff; --line: #dde1e8; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e4e8ee; --ground: #0f1216; --paper: #171b21; --line: #2e353f; } }
+body { font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground); margin: 0; }
+main { max-width: 1080px; margin: 0 auto; padding: 1rem clamp(1rem, 4vw, 2.5rem); background: var(--paper); }
+h1, h2 { line-height: 1.2; } h2 { margin-top: 2.5rem; border-bottom: 1px solid var(--line); padding-bottom: .3rem; }
+img { max-width: 100%; height: auto; background: #fff; border-radius: .5rem; } .anchor-link { display: none; }
+table { border-collapse: collapse; font-size: 14px; display: block; overflow-x: auto; }
+th, td { padding: .25rem .8rem; text-align: right; border-bottom: 1px solid var(--line); }
+pre { font-size: 12px; background: var(--ground); padding: .6rem; overflow: auto; max-height: 22rem; }
 """

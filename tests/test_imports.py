@@ -11,20 +11,21 @@ PACKAGE = Path(__file__).parents[1] / "questlib"
 LAYERS = (
     ("schema", "checks", "typed_json"),
     ("inputs", "run_folder", "marks", "cache", "csv_table", "data", "metadata", "targets", "metrics", "ranks",
-     "submission", "lexical", "clock", "attached", "pretrained", "predictions", "processes"),
-    ("ties", "segmentation", "blending", "hosts", "ensemble", "scores", "plan", "recipe", "resume", "standing"),
+     "submission", "lexical", "clock", "attached", "pretrained", "predictions", "processes", "checkout"),
+    ("ties", "segmentation", "blending", "hosts", "ensemble", "scores", "plan", "recipe", "resume", "standing",
+     "comparison"),
     ("text", "batches", "devices", "cpu"),
     ("model",),
     ("training",),
     ("members", "parallel"),
-    ("tasks", "schedule", "folds", "inference"),
-    ("charts", "explore", "report", "parameters", "profiles", "run", "__main__"),
+    ("tasks", "schedule", "folds", "inference", "record"),
+    ("charts", "pieces", "explore", "report", "parameters", "profiles", "executed", "page", "run", "__main__"),
 )  # fmt: skip
 LAYER = {name: number for number, names in enumerate(LAYERS) for name in names}
 N_LIGHT = 3  # layers
 # Torch and transformers take seconds to import and start above them; tools of the workbench stay out of a kernel.
 HEAVY = {"torch", "transformers", "datasets", "accelerate", "bitsandbytes"}
-WORKBENCH = {"papermill", "nbconvert", "nbformat", "matplotlib", "yaml"}
+WORKBENCH = {"papermill", "nbconvert", "nbformat", "matplotlib", "yaml", "jinja2"}
 
 
 def dotted(path: Path) -> str:

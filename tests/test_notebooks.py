@@ -1,5 +1,6 @@
 import ast
 import json
+import re
 from pathlib import Path
 
 import nbformat
@@ -136,7 +137,9 @@ def test_explore_makes_one_page_of_the_sample_that_holds_no_path_of_this_machine
     page = Path(capsys.readouterr().out.strip())
     assert page == tmp_path / "out" / "explore.html"
     text = page.read_text(encoding="utf-8")
-    assert text.count("<img") == 7
+    alts = re.findall(r'<img[^>]*?alt="([^"]*)"', text)
+    assert text.count("<img") == len(alts) == 7
+    assert all(alts)  # each says in words what it shows
     assert str(NOTEBOOKS.parent) not in text
     executed = tmp_path / "out" / "explore.ipynb"
     assert all(cell.execution_count for cell in code_cells(executed))

@@ -1,15 +1,15 @@
 import json
+from dataclasses import replace
 
 import numpy as np
-import pandas as pd
 import pytest
 
 from questlib import report
 from questlib.ensemble import Ensemble
 from questlib.metrics import score_predictions
 from questlib.predictions import write_predictions
-from questlib.run_folder import BLENDED, ENSEMBLE, HISTORY, RECIPE, SCORES, TIMELINE, fold_folder, write_json
-from questlib.schema import TARGETS
+from questlib.run_folder import BLENDED, ENSEMBLE, HISTORY, RECIPE, SCORES, TIMELINE, fold_folder, read_json, write_json
+from questlib.schema import ANSWER_TARGETS, QUESTION_TARGETS, TARGETS
 
 
 @pytest.fixture
@@ -23,6 +23,7 @@ def run_folder(tmp_path, toy_frame, toy_recipe):
         tmp_path / SCORES,
         {
             "leaks": True,
+            "protocol": "out of fold, somehow",
             "nested": {"protocol": "nested", "scores": dict.fromkeys([*names, "blended", "tied"], scores)},
             "raw": dict.fromkeys(names, raw),
         },
@@ -36,7 +37,9 @@ def run_folder(tmp_path, toy_frame, toy_recipe):
         write_json(fold_folder(tmp_path, name, 0) / HISTORY, records)
     write_json(fold_folder(tmp_path, "lexical", 0) / HISTORY, [])
     write_json(tmp_path / TIMELINE, {"seconds": 3, "steps": [{"step": "read", "start": 0, "seconds": 3}]})
-    write_json(tmp_path / RECIPE, toy_recipe.to_dict())
+    member, lexical = toy_recipe.members
+    recipe = replace(toy_recipe, members=(member, replace(member, name="other"), lexical))
+    write_json(tmp_path / RECIPE, recipe.to_dict())
     # Ratings of 0 rule the first target, so that its low predictions are worth one value.
     sparse = np.repeat((np.arange(20) > 17)[:, None], len(TARGETS), axis=1).astype(float)
     blended = sparse * 0.5 + np.random.default_rng(0).random(sparse.shape) * 0.4
@@ -53,63 +56,87 @@ def texts_of(figure) -> str:
     )
 
 
-def test_learning_curve_has_a_row_for_each_member_that_was_trained_in_steps(run_folder):
-    figure = report.plot_learning_curve(run_folder)
-    assert len(figure.axes) == 4
-    assert {"full", "head", "toy:", "other:"} <= set(texts_of(figure).split())
-    stars = [line for axes in figure.axes for line in axes.lines if line.get_marker() == "*"]
+def test_learning_curves_are_a_picture_of_loss_and_of_spearman_for_each_member_trained_in_steps(run_folder):
+    figures = report.plot_learning_curves(run_folder)
+    assert [figure.axes[0].get_title() for figure in figures] == [
+        "toy: loss", "toy: mean Spearman on held-out questions", "other: loss",
+        "other: mean Spearman on held-out questions",
+    ]  # fmt: skip
+    assert all({"full", "head"} == {text.get_text() for text in figure.axes[0].texts} for figure in figures)
+    stars = [line for figure in figures for line in figure.axes[0].lines if line.get_marker() == "*"]
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in stars] == [(4, 0.3), (12, 0.3)]
 
 
-def test_learning_curve_without_held_out_questions_says_so(run_folder, tmp_path):
+def test_learning_curves_without_held_out_questions_are_of_loss_alone(run_folder, tmp_path):
     record = {"number": 0, "stage": "full", "step": 1, "loss": 0.7}
     for name in ("toy", "other"):
         write_json(fold_folder(tmp_path, name, 0) / HISTORY, [record, record | {"step": 2}])
-    figure = report.plot_learning_curve(run_folder)
-    figure.savefig(tmp_path / "curve.png")
-    assert texts_of(figure).count("no questions were held out") == 2
+    assert [figure.axes[0].get_title() for figure in report.plot_learning_curves(run_folder)] == [
+        "toy: loss",
+        "other: loss",
+    ]
 
 
-def test_spearman_picture_has_a_bar_per_target_and_both_group_means(run_folder):
-    figure = report.plot_spearman(run_folder)
-    assert len(figure.axes[0].patches) == 30
-    members = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert members == ["toy alone", "other alone", "lexical alone"]
-    assert "question mean" in texts_of(figure)
-    assert "answer mean" in texts_of(figure)
-
-
-def test_distributions_show_truth_and_prediction_of_each_target(run_folder, toy_frame):
-    figure = report.plot_distributions(run_folder, toy_frame)
-    assert len(figure.axes) == 30
-    for axes in figure.axes:
-        assert sum(patch.get_height() for patch in axes.patches) == pytest.approx(2.0)
-
-
-def test_timeline_says_the_seconds(run_folder):
-    assert "3.0 s" in texts_of(report.plot_timeline(run_folder))
-
-
-def test_score_table_shouts_where_the_split_leaks(run_folder):
+def test_scores_stand_side_by_side_with_their_protocol_whole(run_folder):
     table = report.summarize_scores(run_folder)
-    assert table["protocol"].str.contains("LEAKS").all()
-    assert table["mean of 30"].tolist() == [1.0] * 14
-    assert table["protocol"].iloc[-1].startswith("tied, nested")
+    assert table["what"].tolist() == [
+        "toy alone", "other alone", "lexical alone", "blended", "submitted: blended and tied",
+    ]  # fmt: skip
+    assert table["mean of 30"].tolist() == [1.0] * 5
+    shown = report.show_scores(run_folder)
+    assert "LEAKS: rows were split at random" in shown
+    assert "out of fold, somehow. Blend and ties are nested." in shown
 
 
-def test_ties_picture_marks_the_rows_that_share_a_value(run_folder):
-    figure = report.plot_ties(run_folder)
-    assert len(figure.axes) == 30
-    assert figure.axes[0].get_title().endswith(": 90% tied")
+def test_members_are_listed_with_encoder_and_folds(run_folder, encoder_folder):
+    table = report.summarize_members(run_folder).set_index("member")
+    assert table.loc["toy", "encoder"] == encoder_folder.name
+    assert table.loc["toy", "folds"] == "1 of 2"
+    assert table.loc["lexical", "kind"] == "lexical"
 
 
-def test_machine_and_parameters_are_tables(run_folder):
-    assert "torch" in set(report.describe_machine()["what"])
+def test_targets_are_sorted_by_what_is_submitted_question_first(run_folder):
+    scores = read_json(run_folder / SCORES)
+    tied = {name: place / 100 for place, name in enumerate(TARGETS)}
+    scores["nested"]["scores"]["tied"] = scores["nested"]["scores"]["tied"] | {"by_target": tied}
+    write_json(run_folder / SCORES, scores)
+    table = report.summarize_targets(run_folder)
+    assert table.columns.tolist() == ["target", "submitted", "blended", "toy", "other", "lexical"]
+    assert table["target"].tolist() == [*QUESTION_TARGETS[::-1], *ANSWER_TARGETS[::-1]]
+
+
+def test_ties_mark_the_rows_that_share_a_value(run_folder):
+    shown = report.show_run_ties(run_folder)
+    assert shown.count("<figure") == 30
+    assert ">90% of rows tied<" in shown
+
+
+def test_distributions_show_each_target_and_the_ratings_where_they_are_known(run_folder):
+    assert "rated" not in report.show_run_distributions(run_folder)
+    scores = read_json(run_folder / SCORES)
+    write_json(run_folder / SCORES, scores | {"ratings": dict.fromkeys(TARGETS, {"0.5": 1.0})})
+    assert report.show_run_distributions(run_folder).count(">rated 0.50 on average") == 30
+
+
+def test_time_is_told_by_step_and_by_session_where_there_are_several(run_folder):
+    assert report.summarize_time(run_folder).to_numpy().tolist() == [["read", 3, 0.0]]
+    timeline = read_json(run_folder / TIMELINE)
+    write_json(run_folder / TIMELINE, timeline | {"earlier": [timeline]})
+    assert report.summarize_time(run_folder)["session"].tolist() == [1, 2]
+
+
+def test_facts_are_laid_out_by_dotted_names():
+    laid_out = report.lay_out({"cores": 2, "versions": {"torch": "2.10"}, "gpus": ["A", "B"], "commit": None})
+    assert laid_out.to_numpy().tolist() == [
+        ["cores", "2"], ["versions.torch", "2.10"], ["gpus", "A, B"], ["commit", ""],
+    ]  # fmt: skip
+
+
+def test_parameters_are_a_table_by_member(run_folder):
     parameters = report.describe_parameters(run_folder)
-    assert isinstance(parameters, pd.DataFrame)
-    assert parameters.columns.tolist() == ["parameter", "toy", "lexical", "all members"]
+    assert parameters.columns.tolist() == ["parameter", "toy", "other", "lexical", "all members"]
     values = parameters.set_index("parameter")
-    assert values.loc["layout.max_length"].tolist() == [32, "", ""]
-    assert values.loc["stages.0.learning_rate", "toy"] == 1e-3
-    assert values.loc["alpha"].tolist() == ["", 10.0, ""]
-    assert values.loc["folds"].tolist() == ["", "", 3]
+    assert values.loc["max_length"].tolist() == ["32", "32", "", ""]
+    assert values.loc["stages.full.learning_rate", "toy"] == "0.001"
+    assert values.loc["alpha"].tolist() == ["", "", "10.0", ""]
+    assert values.loc["folds"].tolist() == ["", "", "", "3"]

@@ -10,7 +10,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
-from questlib import run, run_folder
+from questlib import run_folder
 from questlib.processes import Launched, find_launched
 from questlib.run import run_notebook
 from questlib.run_folder import SESSION_LOCK, held_alone
@@ -105,7 +105,7 @@ def test_real_error_is_the_one_that_is_told_where_the_report_fails_too(notebook,
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run, "write_report", full)
+    monkeypatch.setattr("questlib.page.write_page", full)
     with pytest.raises(RuntimeError, match="failed with ValueError: the real error"):
         execute(notebook, toy_folder, out=tmp_path / "out", overrides={"fails": True})
 

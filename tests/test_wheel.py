@@ -38,7 +38,8 @@ def test_wheel_holds_every_module_and_nothing_else(wheels):
     with zipfile.ZipFile(wheels[0]) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         modules = [path.relative_to(ROOT) for path in PACKAGE.rglob("*.py")]
-        assert names == {path.as_posix() for path in modules if path.parts[1] not in AT_HOME} | {"questlib/py.typed"}
+        shipped = {path.as_posix() for path in modules if path.parts[1] not in AT_HOME}
+        assert names == shipped | {"questlib/py.typed", "questlib/page.html"}
         assert archive.read("questlib/metrics.py") == (PACKAGE / "metrics.py").read_bytes()
 
 
