@@ -33,7 +33,7 @@ SWEEP ?= sweeps/learning_rates_small.yaml
 SWEPT = $(if $(STORAGE),--storage '$(STORAGE)') $(if $(OUT),--out '$(OUT)')
 
 .DEFAULT_GOAL := help
-.PHONY: help install encoder run notebook explore compare sweep sweep-report test test-postgres bench stress growth wheels bundle rehearse rehearse-all push status output submit lint format types check lock clean clean-build
+.PHONY: help install encoder run notebook explore compare sweep sweep-report ablation test test-postgres bench stress growth wheels bundle rehearse rehearse-all push status output submit lint format types check lock clean clean-build
 
 help:  ## List the commands
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -72,6 +72,11 @@ sweep: install  ## Run many trials: SWEEP=sweeps/name.yaml DATA=folder WORKERS=n
 
 sweep-report: install  ## Report on a sweep: SWEEP=sweeps/name.yaml DATA=folder STORAGE=url, or on runs: RUNS='runs/*'
 	$(VENV)/python -m questlib.sweeps report --data '$(DATA)' $(if $(RUNS),--runs $(RUNS),--sweep '$(SWEEP)') $(SWEPT) $(ARGS)
+
+ablation: install  ## Train with one change at a time, and write bench/ablation.md: DATA=folder (half an hour on 2 cores; goes on where it was)
+	$(VENV)/python -m questlib.sweeps run sweeps/ablation.yaml --data '$(DATA)'
+	$(VENV)/python -m questlib.sweeps report --sweep sweeps/ablation.yaml --data '$(DATA)'
+	$(VENV)/python bench/ablation.py runs/sweeps/ablation --data '$(DATA)' > bench/ablation.md
 
 test: install  ## Run all tests; QUEST_DATA=folder adds those on real data
 	OMP_NUM_THREADS=1 $(VENV)/python -m pytest --numprocesses logical --maxprocesses 8 --dist loadfile
