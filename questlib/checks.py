@@ -50,3 +50,11 @@ class Checked:
                 refuse_unknown([value], known=allowed["known"], what=each.name)
             elif "low" in allowed:
                 refuse_outside(value, low=allowed["low"], high=allowed["high"], what=each.name)
+
+
+def take_tuple(instance: object, name: str, *, of: type) -> None:
+    """Make a tuple of what a frozen dataclass was given for a field, such as a list; refuse what is no list of that."""
+    given = getattr(instance, name)
+    if isinstance(given, str) or not isinstance(given, Iterable) or not all(isinstance(each, of) for each in given):
+        raise TypeError(f"{name} must be a list of {of.__name__}, however: {given!r}; put one into [ ]")
+    object.__setattr__(instance, name, tuple(given))

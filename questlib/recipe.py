@@ -5,12 +5,12 @@ Importing this needs no torch: names of poolings, heads, losses and kinds stand 
 """
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
-from questlib.checks import Checked, between, one_of, refuse_outside, refuse_unknown
+from questlib.checks import Checked, between, one_of, refuse_outside, refuse_unknown, take_tuple
 from questlib.plan import WHOLE, Share
 from questlib.schema import TARGETS
 from questlib.typed_json import list_leaves, read_typed, write_typed
@@ -35,9 +35,7 @@ _ROOTS = ("body.", "head.")
 class TextLayout(Checked):
     """How a row's text becomes passes. A budget of tokens that a part does not need goes to the others."""
 
-    layout: str = one_of(
-        LAYOUTS, "pair"
-    )  # title, body, answer "joint" in a pass; (title, body), (title, answer) a "pair"
+    layout: str = one_of(LAYOUTS, "pair")  # "joint": title, body, answer in a pass; "pair": body and answer apart
     separator: str = one_of(["special", "space"], "special")  # the tokenizer's own, or parts joined to one text
     max_length: int = between(8, 8192, 512)  # most tokens of a pass, special ones included
     title_tokens: int = between(1, 8192, 30)  # budget of the title, max_length at most
@@ -96,18 +94,14 @@ class Stage(Checked):
     epochs: float = between(1e-3, 1000)  # passes over the training rows; stopping may end the stage sooner
     learning_rate: float = between(0, 1)  # of the body, the peak
     head_learning_rate: float = between(0, 1)  # of the head, the peak
-    layer_decay: float = between(
-        0.05, 1, 1.0
-    )  # each layer of the body learns at this share of the next higher one's rate
-    average_share: float = between(
-        0, 1, 0.0
-    )  # share of the steps, the last ones, whose weights are averaged in the end
+    layer_decay: float = between(0.05, 1, 1.0)  # a layer's rate, as a share of that of the next higher one
+    average_share: float = between(0, 1, 0.0)  # share of the last steps whose weights are averaged in the end
     schedule: str = one_of(SCHEDULES, "linear")  # "linear" and "cosine" fall to 0
     warmup_share: float = between(0, 1, 0.0)  # share of the stage's steps in which the rate rises from 0
     weight_decay: float = between(0, 10, 0.01)  # of matrices; biases and norms have none
 
     def __post_init__(self) -> None:
-        _take_tuple(self, "trainable", of=str)
+        take_tuple(self, "trainable", of=str)
         super().__post_init__()
         for pattern in self.trainable:  # what more it takes to match, the network knows
             begin = re.split(r"[*?\[]", pattern)[0]
@@ -196,7 +190,7 @@ class TransformerRecipe(MemberRecipe):
         if not isinstance(self.encoder, str | Path):
             raise TypeError(f"encoder must be a name or a folder, however: {self.encoder!r}")
         object.__setattr__(self, "encoder", str(self.encoder))
-        _take_tuple(self, "stages", of=Stage)
+        take_tuple(self, "stages", of=Stage)
         super().__post_init__()
         if not self.stages:
             raise ValueError(f"there must be a stage, however: {self.stages=}")
@@ -227,7 +221,7 @@ class Recipe(Checked):
     seed: int = between(0, 2**32 - 1, 42)  # of the folds
 
     def __post_init__(self) -> None:
-        _take_tuple(self, "members", of=MemberRecipe)
+        take_tuple(self, "members", of=MemberRecipe)
         super().__post_init__()
         names = [member.name.casefold() for member in self.members]  # some file systems do not tell A from a
         if not names or len(set(names)) < len(names):
@@ -272,14 +266,6 @@ class Recipe(Checked):
     def to_dict(self) -> dict[str, Any]:
         """Write the recipe in types that JSON has."""
         return write_typed(self)
-
-
-def _take_tuple(recipe: Checked, name: str, *, of: type) -> None:
-    # JSON and people give lists.
-    given = getattr(recipe, name)
-    if isinstance(given, str) or not isinstance(given, Iterable) or not all(isinstance(each, of) for each in given):
-        raise TypeError(f"{name} must be a list of {of.__name__}, however: {given!r}; put one into [ ]")
-    object.__setattr__(recipe, name, tuple(given))
 
 
 def read_member(content: Mapping[str, Any]) -> MemberRecipe:
