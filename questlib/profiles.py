@@ -20,6 +20,14 @@ class _Loader(yaml.SafeLoader):
 
     yaml_implicit_resolvers = {}  # none of the older one's
 
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002
+        """Build a mapping; of a name that stands there twice, one value would be lost."""
+        written = [key.value for key, _ in node.value if key.value != "<<"]
+        doubled = sorted({name for name in written if written.count(name) > 1})
+        if doubled:
+            raise yaml.constructor.ConstructorError(None, None, f"{doubled} stand there twice", node.start_mark)
+        return super().construct_mapping(node, deep=deep)
+
 
 for _kind, _pattern, _first in (
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),

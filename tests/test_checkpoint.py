@@ -39,6 +39,13 @@ def test_newest_checkpoint_is_read_and_two_are_kept_at_most(tmp_path):
     assert not (tmp_path / "kept").exists()
 
 
+def test_checkpoint_of_another_training_is_refused(tmp_path):
+    Checkpoints(tmp_path / "kept", of="one").write(make_checkpoint(1))
+    assert Checkpoints(tmp_path / "kept", of="one").read()[0] is not None
+    with pytest.raises(ValueError, match="kept must be of this recipe and these rows, however they are of others"):
+        Checkpoints(tmp_path / "kept", of="another").read()
+
+
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json", "done.json"])
 @pytest.mark.parametrize("damage", ["cut", "changed", "missing"])
 def test_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, name, damage):

@@ -87,6 +87,13 @@ def test_profile_that_is_no_mapping_is_refused_by_path(tmp_path: Path, text: str
         read_profile(tmp_path, "few")
 
 
+@pytest.mark.parametrize("text", ["seed: 1\nfolds: 2\nseed: 3\n", "stages:\n  - {epochs: 1, name: full, epochs: 2}\n"])
+def test_name_that_stands_twice_in_a_profile_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "doubled.yaml").write_text(text)
+    with pytest.raises(ValueError, match=r"doubled.yaml must be YAML, however: \['(seed|epochs)'\] stand there twice"):
+        read_profile(tmp_path, "doubled")
+
+
 def test_profile_is_its_file_and_may_be_empty(tmp_path: Path) -> None:
     (tmp_path / "few.yaml").write_text("folds: 3\nstages.full.epochs: 2\n")
     (tmp_path / "plain.yaml").write_text("# nothing\n")

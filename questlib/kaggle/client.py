@@ -11,6 +11,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from questlib.cache import CACHE, find_cache
+
 # The client's words, and what to do about them.
 _REMEDIES = {
     r"session count": "wait until a running kernel ends, or cancel it",
@@ -53,7 +55,12 @@ def run_client(*arguments: str, fails: bool = False, remedies: Mapping[str, str]
     client = Path(sys.executable).with_name("kaggle")
     if not client.is_file():
         raise RuntimeError("the kaggle client must be installed, however it is not; run `make install`")
-    done = subprocess.run([str(client), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL)
+    temporary = find_cache(CACHE) / "client"  # the client keeps uploads in one place for all users of a machine
+    temporary.mkdir(exist_ok=True)
+    done = subprocess.run(
+        [str(client), *arguments], capture_output=True, text=True, stdin=subprocess.DEVNULL,
+        env=os.environ | {"TMPDIR": str(temporary)},
+    )  # fmt: skip
     said = _strike_out(f"{done.stdout}\n{done.stderr}".strip())
     if done.returncode and "Authentication required" in said:
         places = ", ".join(_find_credentials())

@@ -15,6 +15,7 @@ from transformers import AutoConfig, set_seed
 from questlib.batches import PassCollator, QuestRows
 from questlib.data import IndexArray, fill_nulls, hold_out_questions, question_of
 from questlib.devices import keep_precision, pick_device, pick_precision
+from questlib.marks import hash_text
 from questlib.members.base import FloatArray, Member
 from questlib.metadata import MetadataEncoder
 from questlib.model.longest import longest_pass
@@ -25,7 +26,7 @@ from questlib.pretrained import find_encoder, refuse_damaged
 from questlib.processes import find_launched
 from questlib.recipe import TransformerRecipe
 from questlib.run_folder import read_json, write_json
-from questlib.schema import TARGETS
+from questlib.schema import INPUT_COLUMNS, TARGETS
 from questlib.targets import RankScale, weigh_by_spread
 from questlib.text import PASSES, encode_passes, load_tokenizer, refuse_unfit
 from questlib.training.checkpoint import Checkpoints
@@ -33,6 +34,7 @@ from questlib.training.kinds.base import match_parameters
 from questlib.training.speed import measure_speed
 from questlib.training.stages import find_not_finite, fit_stages
 from questlib.training.states import StateRows, are_cached, cache_states
+from questlib.typed_json import write_typed
 
 _STATE, _TOKENIZER = "transformer.json", "tokenizer"
 
@@ -109,16 +111,20 @@ class TransformerMember(Member[TransformerRecipe]):
             settings=replace(recipe.settings, precision=self.precision),
             folder=self.log_folder,
             cache_folder=self.cache_folder,
-            checkpoints=self._open_checkpoints(),
+            checkpoints=self._open_checkpoints(frame.iloc[rows]),
             deadline=self.deadline,
             share=self.share.epochs,
             notes=self.notes,
         )
 
-    def _open_checkpoints(self) -> Checkpoints | None:
+    def _open_checkpoints(self, known: pd.DataFrame) -> Checkpoints | None:
         if self.checkpoint_folder is None or find_launched().size > 1:
             return None  # of several processes that train one model, none has the state of them all
-        return Checkpoints(self.checkpoint_folder)
+        recipe = write_typed(
+            replace(self.recipe.without_paths(), folds_to_train=1)
+        )  # more folds are another's business
+        content = pd.util.hash_pandas_object(known[[*INPUT_COLUMNS, *TARGETS]], index=False)
+        return Checkpoints(self.checkpoint_folder, of=hash_text(f"{json.dumps(recipe)}{content.tolist()}"))
 
     def _prepare(self, frame: pd.DataFrame, rows: IndexArray, *, keeps_states: bool = True) -> "_Given":
         recipe, encoder_folder = self.recipe, self._open_encoder()

@@ -46,11 +46,12 @@ class Checkpoints:
 
     Args:
         folder: Holds both.
+        of: What is trained, in a word of the caller's: a checkpoint of anything else is refused.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, of: str = "") -> None:
         self._places = (folder / "a", folder / "b")
-        self._folder = folder
+        self._folder, self._of = folder, of
 
     def write(self, checkpoint: Checkpoint) -> None:
         """Write a checkpoint in the place of the older of the two."""
@@ -62,10 +63,14 @@ class Checkpoints:
             path = temporary / _TENSORS
             with told_when_full(path, size=sum(each.nbytes for each in tensors.values())):
                 save_file(tensors, path)
-            write_json(temporary / _STATE, checkpoint.state | {"number": max(numbers) + 1})
+            write_json(temporary / _STATE, checkpoint.state | {"number": max(numbers) + 1, "of": self._of})
 
     def read(self) -> tuple[Checkpoint | None, list[str]]:
-        """Read the newest checkpoint that is whole, None where there is none, and name those that are damaged."""
+        """Read the newest checkpoint that is whole, None where there is none, and name those that are damaged.
+
+        Raises:
+            ValueError: If it is of another training.
+        """
         damaged, whole = [], []
         for place in (place for place in self._places if place.exists()):
             try:
@@ -77,7 +82,13 @@ class Checkpoints:
         if not whole:
             return None, damaged
         _, newest = max(whole)
-        return Checkpoint(tensors=load_file(newest / _TENSORS), state=read_json(newest / _STATE)), damaged
+        state = read_json(newest / _STATE)
+        if state["of"] != self._of:
+            raise ValueError(
+                f"the checkpoints in {self._folder} must be of this recipe and these rows, however they are of others; "
+                "name another folder, or remove it"
+            )
+        return Checkpoint(tensors=load_file(newest / _TENSORS), state=state), damaged
 
     def read_progress(self) -> tuple[int, float] | None:
         """Tell how far the newest checkpoint is: finished stages, epochs of the next one; None without a checkpoint."""
