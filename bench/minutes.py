@@ -76,18 +76,19 @@ def main() -> int:
     axes = clean(figure.subplots(), grid="y")
     last = max(table["minute"].iloc[-1] for table in followed.values())
     for number, (name, table) in enumerate(followed.items()):
-        axes.step(table["minute"], table["score"], "o-", where="post", color=f"C{number}", label=f"PROFILE={name}")
-        for row in table.itertuples():
+        axes.step(table["minute"], table["score"], "o-", where="post", color=f"C{number}", label=name)
+        side, align = (6, "left") if number == 0 else (-6, "right")
+        for row in table.iloc[0 if number == 0 else 1 :].itertuples():  # all begin with the same
             axes.annotate(
-                f"{row.members}\n{row.score:.3f}", (row.minute, row.score), xytext=(6, -24), textcoords="offset points",
-                fontsize=8, color=f"C{number}",
+                f"{row.members}\n{row.score:.3f}", (row.minute, row.score), xytext=(side, -24), ha=align,
+                textcoords="offset points", fontsize=8, color=f"C{number}", bbox={"color": "white", "pad": 1},
             )  # fmt: skip
     for name, score in published.items():
         axes.axhline(score, color=GREY, lw=1, ls="--")
         axes.annotate(
             f"6th place's {name}, {score:.3f}", (0, score), xytext=(2, 3), textcoords="offset points", fontsize=8
         )
-    axes.set(xlabel="minutes on 2 CPU cores", ylabel="mean Spearman of 29 targets", xlim=(-1, 1.25 * last))
+    axes.set(xlabel="minutes on 2 CPU cores", ylabel="mean Spearman of 29 targets", xlim=(-1, 1.4 * last))
     axes.set_title("What a run would have submitted, on questions that nothing was fitted on", loc="left", fontsize=10)
     axes.legend(frameon=False, loc="lower right")
     figure.savefig(arguments.picture, metadata={"Date": None})
