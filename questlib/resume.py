@@ -1,5 +1,6 @@
 """Whether a run folder may be gone on with: one run's alone, the same recipe, the same tables, the same encoders."""
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from questlib.run_folder import INPUTS, NAMES, RECIPE, REPORT, RUN, TIMELINE, is
 
 # A run is extended by more of these; anything else would be another run.
 _MAY_GROW = "folds_to_train"
+_MOST_TOLD = 12  # differences of one message
+_MEMBERS_KIND = re.compile(r"members\.[^.]+\.kind")
 # Parameters are flat where people name them; the recipe keeps what belongs together in these.
 _GROUPS = {"layout", "metadata", "model", "settings"}
 
@@ -65,16 +68,21 @@ def _refuse_changed(run_folder: Path, recipe: Recipe, inputs: Mapping[str, Any])
     # Where encoders lie may change; what they hold is told by their hashes.
     began = Recipe.from_dict(read_json(run_folder / RECIPE))
     before, after = (dict(flatten(each.without_paths().to_dict())) for each in (began, recipe))
+    alone = {name.removesuffix(".kind") for name in before.keys() ^ after.keys() if _MEMBERS_KIND.fullmatch(name)}
     changed = [
         f"{name} was {before.get(name, 'not there')}, is {after.get(name, 'not there')}"
         for name in before | after
-        if before.get(name) != after.get(name) and not _has_grown(name, before, after)
+        if before.get(name) != after.get(name)
+        and not _has_grown(name, before, after)
+        # Of a member that is there or not, its kind tells enough.
+        and (_MEMBERS_KIND.fullmatch(name) or not any(name.startswith(f"{each}.") for each in alone))
     ]
     was, now = (dict(flatten(each)) for each in (read_json(run_folder / INPUTS), inputs))
     changed += [f"{name} was another" for name in was | now if was.get(name) != now.get(name)]
     if changed:
+        told = [*changed[:_MOST_TOLD], *([f"and {len(changed) - _MOST_TOLD} more"] if changed[_MOST_TOLD:] else [])]
         raise ValueError(
-            f"the run in {run_folder} can only go on as it began, however: {'; '.join(changed)}; "
+            f"the run in {run_folder} can only go on as it began, however: {'; '.join(told)}; "
             "give what it was given, or name a new folder"
         )
 

@@ -154,6 +154,13 @@ def test_another_recipe_is_refused_by_the_difference(trained, toy_recipe, change
         refuse_changed(trained.run_folder, change(toy_recipe), trained.tables)
 
 
+def test_refusal_of_quite_another_recipe_stays_readable(trained, toy_recipe):
+    other = tuple(replace(toy_recipe.members[0], name=name) for name in ("one", "two", "three"))
+    with pytest.raises(ValueError, match=r"members\.two\.kind was not there, is transformer") as refused:
+        refuse_changed(trained.run_folder, replace(toy_recipe, members=other), trained.tables)
+    assert len(str(refused.value)) < 1_000
+
+
 @pytest.mark.parametrize("name", ["train", "test", "sample_submission"])
 def test_other_tables_are_refused_by_name(trained, toy_recipe, name):
     frame = getattr(trained.tables, name).copy()
