@@ -66,6 +66,11 @@ def compare_runs(folders: Iterable[Path]) -> tuple[pd.DataFrame, list[str]]:
     return table, lines + left_out
 
 
+def name_machine(machine: Mapping[str, Any]) -> str:
+    """Name a machine, as `run.json` has it, in a few words."""
+    return ", ".join([f"{machine['cores']} cores of {machine['cpu']}", *machine["gpus"]])
+
+
 def _name(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else str(number)
 
@@ -74,8 +79,7 @@ def _describe_scoring(run: Mapping[str, Any]) -> str:
     score, data = run["score"], run["data"]
     warning = "LEAKS: " if score["leaks"] else ""
     rows = f"{score['n_rows']} rows of {score['n_questions']} questions"
-    hashes = "".join(data["sha256"][name][:8] for name in ("train.csv",))
-    return f"{warning}{rows} of {data['name']} (train.csv {hashes}), {score['protocol']}"
+    return f"{warning}{rows} of {data['name']} (train.csv {data['sha256']['train.csv'][:8]}), {score['protocol']}"
 
 
 def _find_differences(runs: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -85,7 +89,7 @@ def _find_differences(runs: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 
 def _list_facts(run: Mapping[str, Any]) -> dict[str, Any]:
-    machine, source = run["machine"], run["questlib"]
+    source = run["questlib"]
     # The data is told by its hash, and a stage or member by the way to what is set of it.
     known = dict(flatten(run["parameters"]))
     parameters = {name: value for name, value in known.items() if name != "data" and not name.endswith(".name")}
@@ -97,5 +101,5 @@ def _list_facts(run: Mapping[str, Any]) -> dict[str, Any]:
         },
         **{f"weights of {each['name']}": each["sha256"][:8] for each in run["encoders"]},
         "questlib": f"{source['version']} {(source['commit'] or '')[:9]}".strip(),
-        "machine": ", ".join([f"{machine['cores']} cores of {machine['cpu']}", *machine["gpus"]]),
+        "machine": name_machine(run["machine"]),
     }

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +83,11 @@ def _fetch(archive: Archive, folder: Path) -> list[Path]:
 def list_missing(profile: str, *, notebook: Path = NOTEBOOK) -> list[str]:
     """List the encoders of a profile's members that can be installed by their names, and are not."""
     own = read_profile(notebook.parent / "profiles", profile)
-    encoders = Recipe.from_parameters(override(read_parameters(notebook), own)).encoders
+    return choose_missing(Recipe.from_parameters(override(read_parameters(notebook), own)).encoders)
+
+
+def choose_missing(encoders: Iterable[str]) -> list[str]:
+    """Choose of some encoders those that can be installed by their names, and are not."""
     return [name for name in encoders if name in ARCHIVES and not (INSTALLED / name).is_dir()]
 
 

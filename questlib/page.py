@@ -9,7 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from questlib import report
 from questlib.clock import read_sessions
-from questlib.comparison import read_run
+from questlib.comparison import MEAN, MEAN_WITHOUT_RARE, name_machine, read_run
 from questlib.data import read_table
 from questlib.executed import Executed, Shown
 from questlib.pieces import Html, show_table
@@ -126,8 +126,8 @@ def _list_facts(run: _Run) -> Iterator[tuple[str, str]]:
     if seconds:
         yield "Minutes", f"{seconds / 60:.1f}{of_limit}{sessions}"
     if record is not None:
-        machine, source = record["machine"], record["questlib"]
-        yield "Machine", ", ".join([f"{machine['cores']} cores of {machine['cpu']}", *machine["gpus"]])
+        source = record["questlib"]
+        yield "Machine", name_machine(record["machine"])
         yield "Profile", record["profile"] or "none was named"
         yield "Begun", str(record["start"]).replace("T", " ").replace("+00:00", " UTC")
         yield "questlib", " at ".join([source["version"], *([source["commit"][:12]] if source["commit"] else [])])
@@ -162,7 +162,7 @@ def _list_sections(run: _Run) -> Iterator[_Section]:
         yield _Section(
             "Scores",
             "All on the same questions, which no member, blend or tie has seen.",
-            show_table(report.summarize_scores(folder), bars=[report.MEAN, report.MEAN_WITHOUT_RARE]),
+            show_table(report.summarize_scores(folder), bars=[MEAN, MEAN_WITHOUT_RARE]),
         )
         yield _Section(
             "Members",

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from questlib.charts import GREY, LINE, Picture, clean, new_figure
 from questlib.clock import read_sessions
+from questlib.comparison import MEAN, MEAN_WITHOUT_RARE
 from questlib.data import read_table
 from questlib.ensemble import Ensemble
 from questlib.pieces import Html, show_distributions, show_table, show_ties
@@ -18,7 +19,6 @@ from questlib.resume import flatten
 from questlib.run_folder import BLENDED, ENSEMBLE, HISTORY, MEMBERS, RECIPE, RUN, SCORES, read_json
 from questlib.schema import ANSWER_TARGETS, ID, RARE_TARGET, TARGETS
 
-MEAN, MEAN_WITHOUT_RARE = "mean of 30", "mean of 29"
 _TIED = "submitted: blended and tied"
 
 

@@ -195,7 +195,7 @@ def test_a_bundle_installs_the_encoders_that_it_lacks(
     def install(name: str) -> None:
         raise RuntimeError(f"installing {name}")
 
-    monkeypatch.setattr("questlib.pretrained.INSTALLED", tmp_path)
+    monkeypatch.setattr("questlib.encoder_parts.INSTALLED", tmp_path)
     monkeypatch.setattr("questlib.encoder_parts.install_encoder", install)
     assert main(["bundle", "--owner", "alice", "--encoder", "all-mpnet-base-v2"]) == 1
     assert "installing all-mpnet-base-v2" in capsys.readouterr().err

@@ -59,10 +59,9 @@ def _bundle(parsed: argparse.Namespace) -> int:
 
 
 def _write_bundle(parsed: argparse.Namespace) -> "Order":
-    from questlib.encoder_parts import ARCHIVES, install_encoder
+    from questlib.encoder_parts import choose_missing, install_encoder
     from questlib.kaggle.bundle import Order, refuse_unready, write_bundle
     from questlib.kaggle.wheels import make_wheels
-    from questlib.pretrained import INSTALLED
 
     overrides = {name: read_value(value) for name, value in parsed.parameter}
     order = Order(
@@ -74,9 +73,8 @@ def _write_bundle(parsed: argparse.Namespace) -> "Order":
         run=parsed.run,
     )
     refuse_unready(order)
-    for name in order.name_encoders():
-        if name in ARCHIVES and not (INSTALLED / name).is_dir():
-            install_encoder(name)
+    for name in choose_missing(order.name_encoders()):
+        install_encoder(name)
     make_wheels(_PROJECT)
     write_bundle(order, _BUNDLE)
     sys.stdout.write(f"{_BUNDLE / parsed.kernel} and its datasets are written for {parsed.owner}\n")
