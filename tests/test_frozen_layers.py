@@ -68,6 +68,19 @@ def test_training_from_states_ends_where_training_from_tokens_ends(family, rows,
         )
 
 
+@pytest.mark.parametrize("loss", ["binary_cross_entropy", "soft_spearman"])
+@pytest.mark.parametrize("reads_once", [True, False])
+def test_every_core_has_rows_of_its_own_whether_they_are_tokens_or_states(
+    reads_once, loss, rows, tmp_path, monkeypatch
+):
+    model = begin(toy.write_encoder(tmp_path), metadata_width=rows.metadata.shape[1], loss=loss)
+    given = read(model, rows) if reads_once else rows
+    forward, sizes = model.forward, []
+    monkeypatch.setattr(model, "forward", lambda **batch: sizes.append(len(batch["metadata"])) or forward(**batch))
+    fit(model, given, [FULL], tmp_path, batch_size=16)
+    assert max(sizes) == 4  # rows of a part, of the 16 of a step
+
+
 def test_frozen_layers_read_without_dropout_while_those_above_learn(rows, tmp_path):
     model = begin(toy.write_encoder(tmp_path), metadata_width=rows.metadata.shape[1]).train()
     states = {

@@ -121,7 +121,7 @@ class QuestTrainer(Trainer):
         # None where memory did not suffice, and less is asked for the next time.
         n_rows = len(inputs["metadata"])
         try:
-            if self.args.device.type == "cpu" and self.accelerator.num_processes == 1 and "input_ids" in inputs:
+            if self.args.device.type == "cpu" and self.accelerator.num_processes == 1 and "vectors" not in inputs:
                 return self._differentiate_on_cores(model, inputs)
             if self._n_parts == 1:
                 return super().training_step(model, inputs)
