@@ -35,13 +35,14 @@ if TYPE_CHECKING:
     from questlib.recipe import MetadataOptions as MetadataOptions
     from questlib.recipe import ModelOptions as ModelOptions
     from questlib.recipe import Recipe as Recipe
-    from questlib.recipe import Stage as Stage
     from questlib.recipe import TextLayout as TextLayout
     from questlib.recipe import TrainingSettings as TrainingSettings
     from questlib.recipe import TransformerRecipe as TransformerRecipe
     from questlib.schema import ANSWER_TARGETS as ANSWER_TARGETS
     from questlib.schema import QUESTION_TARGETS as QUESTION_TARGETS
     from questlib.schema import TARGETS as TARGETS
+    from questlib.stage import LoraStage as LoraStage
+    from questlib.stage import Stage as Stage
     from questlib.submission import write_submission as write_submission
     from questlib.ties import RankTies as RankTies
 else:  # the same for those who run it; a test holds the two together
@@ -58,10 +59,9 @@ else:  # the same for those who run it; a test holds the two together
         "metadata": "MetadataEncoder",
         "metrics": "mean_spearman one_row_per_question score_predictions spearman_by_target",
         "model": "QuestModel",
-        "recipe": (
-            "LexicalRecipe MetadataOptions ModelOptions Recipe Stage TextLayout TrainingSettings TransformerRecipe"
-        ),
+        "recipe": "LexicalRecipe MetadataOptions ModelOptions Recipe TextLayout TrainingSettings TransformerRecipe",
         "schema": "ANSWER_TARGETS QUESTION_TARGETS TARGETS",
+        "stage": "LoraStage Stage",
         "submission": "write_submission",
         "ties": "RankTies",
     }

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from questlib.checks import refuse_unknown
-from questlib.recipe import STAGE_RECIPES
+from questlib.stage import STAGE_RECIPES
 
 TAG = "parameters"
 # How the cell begins that papermill adds, and what it may name of its own accord in it.

@@ -13,29 +13,27 @@ from typing import Any, ClassVar, Self
 from questlib.checks import Checked, between, one_of, refuse_outside, refuse_unknown, take_tuple
 from questlib.plan import WHOLE, Share
 from questlib.schema import TARGETS
+from questlib.stage import STAGE_RECIPES, Stage
 from questlib.typed_json import list_leaves, read_typed, write_typed
 
 POOLINGS = ["cls", "mean", "cls_mean", "gru", "lstm"]
 HEADS = ["linear", "hidden"]
-LOSSES = ["binary_cross_entropy", "margin_ranking", "soft_spearman"]
+LOSSES = ["binary_cross_entropy", "ordinal", "margin_ranking", "soft_spearman"]
 TARGET_SCALES = ["rating", "rank"]
 TARGET_WEIGHINGS = ["equal", "inverse_spread"]
-LAYOUTS = ["joint", "pair"]
-SCHEDULES = ["linear", "cosine", "constant", "constant_with_warmup"]
+LAYOUTS = ["joint", "pair", "question"]
 OPTIMIZERS = ["adamw", "adamw_8bit"]
 PRECISIONS = ["auto", "bf16", "fp16", "fp32"]
 # A member's scores stand beside these.
 _RESERVED = ("blended", "tied")
 _MANY = 1_000_000
-# What names of the network's parameters begin with.
-_ROOTS = ("body.", "head.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TextLayout(Checked):
     """How a row's text becomes passes. A budget of tokens that a part does not need goes to the others."""
 
-    layout: str = one_of(LAYOUTS, "pair")  # "joint": title, body, answer in a pass; "pair": body and answer apart
+    layout: str = one_of(LAYOUTS, "pair")  # title, body, answer in a "joint" pass; a "pair" of them; "question" alone
     separator: str = one_of(["special", "space"], "special")  # the tokenizer's own, or parts joined to one text
     max_length: int = between(8, 8192, 512)  # most tokens of a pass, special ones included
     title_tokens: int = between(1, 8192, 30)  # budget of the title, max_length at most
@@ -82,34 +80,6 @@ class ModelOptions(Checked):
             refuse_outside(weight, low=0, high=1000, what=f"target_weights[{name!r}]")
         if not any(self.target_weights.get(name, 1.0) for name in TARGETS):
             raise ValueError("at least one target weight must be above 0, however: all are 0")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Stage(Checked):
-    """One stretch of training with its own parameters, learning rates and schedule."""
-
-    kind: ClassVar[str] = "fine_tune"
-    name: str  # as the log and the report show it
-    trainable: tuple[str, ...]  # patterns over parameter names, such as "head.*"; what none matches is frozen
-    epochs: float = between(1e-3, 1000)  # passes over the training rows; stopping may end the stage sooner
-    learning_rate: float = between(0, 1)  # of the body, the peak
-    head_learning_rate: float = between(0, 1)  # of the head, the peak
-    layer_decay: float = between(0.05, 1, 1.0)  # a layer's rate, as a share of that of the next higher one
-    average_share: float = between(0, 1, 0.0)  # share of the last steps whose weights are averaged in the end
-    schedule: str = one_of(SCHEDULES, "linear")  # "linear" and "cosine" fall to 0
-    warmup_share: float = between(0, 1, 0.0)  # share of the stage's steps in which the rate rises from 0
-    weight_decay: float = between(0, 10, 0.01)  # of matrices; biases and norms have none
-
-    def __post_init__(self) -> None:
-        take_tuple(self, "trainable", of=str)
-        super().__post_init__()
-        for pattern in self.trainable:  # what more it takes to match, the network knows
-            begin = re.split(r"[*?\[]", pattern)[0]
-            if not any(root.startswith(begin) or begin.startswith(root) for root in _ROOTS):
-                raise ValueError(
-                    f"a trainable pattern must match a parameter, however: {pattern!r}; their names begin with "
-                    f"{' or '.join(_ROOTS)}"
-                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -291,5 +261,4 @@ def _nest_member(entry: object, parameters: Mapping[str, Any], number: int) -> d
 
 
 MEMBER_RECIPES: dict[str, type[MemberRecipe]] = {each.kind: each for each in (TransformerRecipe, LexicalRecipe)}
-STAGE_RECIPES: dict[str, type[Stage]] = {Stage.kind: Stage}
 FAMILIES: dict[type, Mapping[str, type]] = {MemberRecipe: MEMBER_RECIPES, Stage: STAGE_RECIPES}

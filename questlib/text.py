@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 # What each pass of a layout is made of. A pass's kind is its place in this tuple.
 PASSES: dict[str, tuple[tuple[str, ...], ...]] = {
     "joint": (TEXT_COLUMNS,),
+    "question": (("question_title", "question_body"),),
     "pair": (("question_title", "question_body"), ("question_title", "answer")),
 }
 _INT8S, _INT32S = pa.list_(pa.int8()), pa.list_(pa.int32())

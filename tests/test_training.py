@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toy
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from questlib.batches import PassCollator
@@ -11,9 +12,10 @@ from questlib.metrics import mean_spearman
 from questlib.model import QuestModel
 from questlib.model.losses import LOSSES
 from questlib.model.prediction import predict
-from questlib.recipe import Stage, TrainingSettings
+from questlib.recipe import TrainingSettings
 from questlib.run_folder import write_json
 from questlib.schema import TARGETS
+from questlib.stage import Stage
 from questlib.training import fit_stages
 from questlib.training.average_weights import AverageWeights
 from questlib.training.best_weights import BestWeights
@@ -152,6 +154,16 @@ def test_best_weights_are_restored_where_training_harms(model, rows, tmp_path):
     scores = [record["eval_spearman"] for record in history if "eval_spearman" in record]
     assert min(scores) < good - 0.1
     assert kept == pytest.approx(max(scores)) == pytest.approx(good)
+
+
+def test_what_the_best_stage_did_not_train_is_restored_too_where_a_later_one_harms_it(encoder_folder, rows, tmp_path):
+    trained, kept = (toy.build_model(encoder_folder, rows) for _ in range(2))
+    harmful = replace(FULL, learning_rate=1.0, head_learning_rate=1.0, schedule="constant", epochs=1)
+    fit(trained, rows, [replace(HEAD, epochs=10)], tmp_path / "one", stop_rows=rows)
+    history = fit(kept, rows, [replace(HEAD, epochs=10), harmful], tmp_path / "two", stop_rows=rows)
+    scores = [record["eval_spearman"] for record in history if "eval_spearman" in record]
+    assert scores[-1] < max(scores) - 0.1
+    assert not changed(weights_of(trained), weights_of(kept))
 
 
 def test_patience_ends_a_stage_early(model, rows, tmp_path):

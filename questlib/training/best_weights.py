@@ -34,10 +34,16 @@ class BestWeights(TrainerCallback):
         self.weights: dict[str, Tensor] = {}
 
     def on_train_begin(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **event: Any,  # noqa: ANN401  what the Trainer hands to every callback
     ) -> None:
-        """Every stage has its whole patience."""
+        """Every stage has its whole patience; what it is the first to train was part of the best so far."""
         self._waited = 0
+        if self.weights:
+            self.weights = _copy_trained(event["model"]) | self.weights
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """The last step counts too, wherever the evaluations fall."""
@@ -55,8 +61,7 @@ class BestWeights(TrainerCallback):
         score, model = event["metrics"]["eval_spearman"], event["model"]
         if score > self.best_score:
             self.best_score = score
-            trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-            self.weights |= {name: weight.detach().to("cpu", copy=True) for name, weight in trained.items()}
+            self.weights |= _copy_trained(model)
         if score > self._reference + self.threshold:
             self._reference, self._waited = score, 0
             return
@@ -77,6 +82,11 @@ class BestWeights(TrainerCallback):
         """Take what `get_scores` gave."""
         if scores:
             self.best_score, self._reference = scores["best"], scores["reference"]
+
+
+def _copy_trained(model: QuestModel) -> dict[str, Tensor]:
+    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    return {name: weight.detach().to("cpu", copy=True) for name, weight in trained.items()}
 
 
 @torch.no_grad()

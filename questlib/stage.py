@@ -1,0 +1,64 @@
+"""One stretch of training, in frozen dataclasses: checked as they are made. Importing this needs no torch."""
+
+import re
+from dataclasses import dataclass
+from typing import ClassVar
+
+from questlib.checks import Checked, between, one_of, take_tuple
+
+SCHEDULES = ["linear", "cosine", "constant", "constant_with_warmup"]
+# What names of the network's parameters begin with.
+_ROOTS = ("body.", "head.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(Checked):
+    """One stretch of training with its own parameters, learning rates and schedule."""
+
+    kind: ClassVar[str] = "fine_tune"
+    name: str  # as the log and the report show it
+    trainable: tuple[str, ...]  # patterns over parameter names, such as "head.*"; what none matches is frozen
+    epochs: float = between(1e-3, 1000)  # passes over the training rows; stopping may end the stage sooner
+    learning_rate: float = between(0, 1)  # of the body, the peak
+    head_learning_rate: float = between(0, 1)  # of the head, the peak
+    layer_decay: float = between(0.05, 1, 1.0)  # a layer's rate, as a share of that of the next higher one
+    average_share: float = between(0, 1, 0.0)  # share of the last steps whose weights are averaged in the end
+    schedule: str = one_of(SCHEDULES, "linear")  # "linear" and "cosine" fall to 0
+    warmup_share: float = between(0, 1, 0.0)  # share of the stage's steps in which the rate rises from 0
+    weight_decay: float = between(0, 10, 0.01)  # of matrices; biases and norms have none
+
+    def __post_init__(self) -> None:
+        take_tuple(self, "trainable", of=str)
+        super().__post_init__()
+        for pattern in self.trainable:  # what more it takes to match, the network knows
+            begin = re.split(r"[*?\[]", pattern)[0]
+            if not any(root.startswith(begin) or begin.startswith(root) for root in _ROOTS):
+                raise ValueError(
+                    f"a trainable pattern must match a parameter, however: {pattern!r}; their names begin with "
+                    f"{' or '.join(_ROOTS)}"
+                )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraStage(Stage):
+    """Training of low-rank additions to the body's matrices (arXiv 2106.09685), merged into them when it ends.
+
+    It takes less memory than training the matrices themselves, and as much time. `trainable` names what of the head
+    learns beside the additions.
+    """
+
+    kind: ClassVar[str] = "lora"
+    rank: int = between(1, 1024, 16)  # of an addition
+    alpha: int = between(1, 100_000, 32)  # additions are scaled by alpha / rank
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for pattern in self.trainable:
+            if not pattern.startswith("head."):
+                raise ValueError(
+                    f"a lora stage must train nothing of the body but additions to it, however: {pattern!r} is among "
+                    'its trainable patterns; name parts of the head alone, such as "head.*"'
+                )
+
+
+STAGE_RECIPES: dict[str, type[Stage]] = {each.kind: each for each in (Stage, LoraStage)}
