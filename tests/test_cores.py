@@ -1,5 +1,6 @@
 import platform
 import resource
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,11 +8,12 @@ import torch
 from torch.nn import functional
 
 from questlib.batches import PassCollator
-from questlib.cpu.cores import OwnDropout, map_on_cores
+from questlib.cpu.cores import OwnDropout, give_freed_memory_back, map_on_cores
 from questlib.cpu.step import StepOnCores, split_batch
 from questlib.model import QuestModel
 from questlib.model.prediction import predict
-from questlib.recipe import Stage, TrainingSettings
+from questlib.recipe import TrainingSettings
+from questlib.stage import Stage
 from questlib.training import fit_stages
 
 CPU = torch.device("cpu")
@@ -24,6 +26,30 @@ def n_cores(request):
     torch.set_num_threads(request.param)
     yield request.param
     torch.set_num_threads(before)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="others keep freed memory in their own ways")
+@pytest.mark.parametrize("n_cores", [2], indirect=True)
+def test_memory_that_is_freed_and_kept_can_be_given_back(n_cores):
+    def count_bytes():
+        return 4096 * int(Path("/proc/self/statm").read_text().split()[1])
+
+    # Small ones, held by a later one from being given back as they are freed.
+    held = list(map_on_cores(lambda part: [torch.zeros(250_000) for _ in range(300)], range(2), device=CPU))
+    held = [tensors[-1] for tensors in held]
+    before = count_bytes()
+    give_freed_memory_back()
+    assert count_bytes() < before - 300_000_000
+    assert all(float(each.sum()) == 0 for each in held)
+
+
+def test_training_gives_memory_back_every_few_batches(encoder_folder, rows, tmp_path, monkeypatch):
+    given_back = []
+    monkeypatch.setattr("questlib.cpu.step.give_freed_memory_back", lambda: given_back.append(True))
+    monkeypatch.setattr("questlib.cpu.step._BATCHES_TO_GIVE_BACK", 2)
+    losses, _ = train(encoder_folder, rows, tmp_path, dropout=0.0)
+    assert losses
+    assert len(given_back) == -(-len(rows) // 5) // 2
 
 
 def train(encoder_folder, rows, tmp_path, *, dropout, accumulation=1, **options):  # noqa: ANN003

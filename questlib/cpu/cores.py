@@ -56,12 +56,22 @@ def _start_threads(n_cores: int) -> ThreadPoolExecutor:
 
 def _keep_freed_memory() -> None:
     # Every step asks for as much again. Given back in between, it comes in pages that the system clears one by one.
-    if sys.platform != "linux":  # elsewhere there may be no C library to ask
-        return
-    set_option = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc has it; others keep their own ways
+    set_option = _find_in_libc("mallopt")
     if set_option is not None:
         set_option(_M_TRIM_THRESHOLD, 2**31 - 1)
         set_option(_M_MMAP_THRESHOLD, 2**25)  # the greatest it takes
+
+
+def give_freed_memory_back() -> None:
+    """Give back what map_on_cores keeps: batches differ, and what is left between them grows from one to the next."""
+    trim = _find_in_libc("malloc_trim")
+    if trim is not None:
+        trim(0)
+
+
+def _find_in_libc(name: str) -> Callable[..., int] | None:
+    # glibc has it; others keep their own ways, and elsewhere there may be no C library to ask.
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
 
 
 class OwnDropout(TorchFunctionMode):

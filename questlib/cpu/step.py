@@ -8,11 +8,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from questlib.cpu.cores import OwnDropout, count_cores, map_on_cores
+from questlib.cpu.cores import OwnDropout, count_cores, give_freed_memory_back, map_on_cores
 from questlib.devices import narrowed
 
 # Cores wait for their common memory the less, the fewer rows each holds; with fewer yet, gradients cost more than that.
 _ROWS_OF_A_PART = 4
+# Memory that is freed is kept for the next batch, and what has gathered is given back after so many.
+_BATCHES_TO_GIVE_BACK = 32
 
 
 class StepOnCores:
@@ -27,6 +29,7 @@ class StepOnCores:
         self.model = model
         self.precision = precision
         self._word_gradient: Tensor | None = None
+        self._n_batches = 0
 
     def differentiate(
         self,
@@ -108,6 +111,9 @@ class StepOnCores:
 
     def _split(self, batch: dict[str, Tensor], n_parts: int) -> list[tuple[dict[str, Tensor], int]]:
         # Each part with a seed of its own.
+        self._n_batches += 1
+        if self._n_batches % _BATCHES_TO_GIVE_BACK == 0:
+            give_freed_memory_back()
         rows = batch["metadata"]
         parts = split_batch(batch, max(n_parts, count_cores(rows.device), math.ceil(len(rows) / _ROWS_OF_A_PART)))
         return list(zip(parts, torch.randint(2**62, (len(parts),)).tolist(), strict=True))
