@@ -12,21 +12,24 @@ from table import Row, alternate, rates
 from questlib.model import QuestModel
 from questlib.pretrained import find_encoder
 from questlib.recipe import TextLayout
+from questlib.stage import LoraStage
 from questlib.training.states import hold_states
 
 BASE, N_FROZEN, N_LABELLED = "all-mpnet-base-v2", 6, 4_863
+LORA = LoraStage(name="lora", trainable=("head.*",), epochs=1, learning_rate=4e-4, head_learning_rate=1e-3)
 _BUSY = "while True: pass"
 
 
 def measure_base(setting: Setting, folder: Path) -> Iterator[Row]:
-    """Train 48 rows of pairs of 256 tokens, whole and from the states of frozen layers."""
-    base = _as_pairs(setting, folder, encoder=find_encoder(BASE))
+    """Train 48 rows of pairs of 256 tokens: whole, from the states of frozen layers, and by low-rank additions."""
+    base = as_pairs(setting, folder, encoder=find_encoder(BASE))
     rows = choose_rows(base.rows, range(48))
-    whole, upper = _build(base), _build(base, freeze_layers=N_FROZEN)
+    whole, upper = build_pairs(base), build_pairs(base, freeze_layers=N_FROZEN)
     states = hold_states(upper, rows, base.collator, batch_size=2 * BATCH_SIZE, precision=base.precision)
     sides = {
         "whole": lambda: base.train_ours(whole, rows, FULL, folder=folder),
         "frozen": lambda: base.train_ours(upper, states, FULL, folder=folder),
+        "lora": lambda: base.train_ours(whole, rows, LORA, folder=folder),
         "lower half, read once": lambda: hold_states(
             upper, rows, base.collator, batch_size=2 * BATCH_SIZE, precision=base.precision
         ),
@@ -34,6 +37,7 @@ def measure_base(setting: Setting, folder: Path) -> Iterator[Row]:
     alternate(sides, rounds=1)  # warm-up
     seconds = alternate(sides, rounds=3)
     yield Row(f"{BASE}, {N_FROZEN} layers frozen", seconds["whole"] / seconds["frozen"], 2, "x", rates(48, seconds))
+    yield Row(f"{BASE}, lora to whole, rows/s", seconds["whole"] / seconds["lora"], None, "x", {})
     minutes = {name: N_LABELLED * each / len(rows) / 60 for name, each in seconds.items()}
     yield Row(
         f"a fold-epoch of {N_LABELLED:,} rows, minutes", minutes["frozen"], 16, "", {"whole": minutes["whole"]},
@@ -43,7 +47,7 @@ def measure_base(setting: Setting, folder: Path) -> Iterator[Row]:
 
 def measure_shared(setting: Setting, folder: Path) -> Iterator[Row]:
     """Train the answers of some questions, each question's pass read once and anew for every answer."""
-    pairs = _as_pairs(setting, folder, encoder=setting.encoder)
+    pairs = as_pairs(setting, folder, encoder=setting.encoder)
     asked, counts = np.unique(pairs.rows.first_texts, return_counts=True)
     several = np.flatnonzero(np.isin(pairs.rows.first_texts, asked[counts > 1]))[:96]
     rows = choose_rows(pairs.rows, several)
@@ -51,7 +55,7 @@ def measure_shared(setting: Setting, folder: Path) -> Iterator[Row]:
     names = np.arange(2 * len(several)).reshape(-1, 2).tolist()
     anew.passes = anew.passes.remove_columns("texts").add_column("texts", names)
     anew.first_texts = np.arange(len(several))
-    model = _build(pairs)
+    model = build_pairs(pairs)
     sides = {
         "anew": lambda: pairs.train_ours(model, anew, FULL, folder=folder),
         "once": lambda: pairs.train_ours(model, rows, FULL, folder=folder),
@@ -80,7 +84,8 @@ def measure_busy(setting: Setting, folder: Path) -> Iterator[Row]:
     yield Row("with one core busy, to alone", seconds["alone"] / seconds["one core busy"], 0.4, "x", rates(96, seconds))
 
 
-def _as_pairs(setting: Setting, folder: Path, *, encoder: Path) -> Setting:
+def as_pairs(setting: Setting, folder: Path, *, encoder: Path) -> Setting:
+    """Lay the same tables out in pairs of 256 tokens, for another encoder."""
     pairs = Setting(setting.data, folder, n_rows=N_LABELLED, encoder=encoder)
     pairs.layout = TextLayout(layout="pair", max_length=256, head_share=0.67)
     pairs.frame = pairs.tables.train
@@ -88,6 +93,7 @@ def _as_pairs(setting: Setting, folder: Path, *, encoder: Path) -> Setting:
     return pairs
 
 
-def _build(setting: Setting, **options: int) -> QuestModel:
+def build_pairs(setting: Setting, **options: int) -> QuestModel:
+    """Begin with the pretrained body, for pairs."""
     width = setting.rows.metadata.shape[1]
     return QuestModel.from_encoder(setting.encoder, n_kinds=2, metadata_width=width, attention_dropout=0.0, **options)

@@ -31,9 +31,10 @@ from questlib.metadata import MetadataEncoder
 from questlib.metrics import mean_spearman
 from questlib.model import QuestConfig, QuestModel
 from questlib.pretrained import find_encoder
-from questlib.recipe import Recipe, Stage, TextLayout, TransformerRecipe
+from questlib.recipe import Recipe, TextLayout, TransformerRecipe
 from questlib.run_folder import write_json
 from questlib.schema import ID, INPUT_COLUMNS, QUESTION, TARGETS, TEXT_COLUMNS
+from questlib.stage import Stage
 from questlib.text import encode_passes, load_tokenizer
 from questlib.ties import RankTies
 

@@ -19,8 +19,9 @@ from questlib.devices import pick_device, pick_precision
 from questlib.model import QuestModel
 from questlib.model.prediction import predict
 from questlib.pretrained import find_encoder
-from questlib.recipe import Stage, TextLayout, TrainingSettings
+from questlib.recipe import TextLayout, TrainingSettings
 from questlib.schema import TARGETS, TEXT_COLUMNS
+from questlib.stage import Stage
 from questlib.text import encode_passes, load_tokenizer
 from questlib.training import fit_stages
 

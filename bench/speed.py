@@ -10,7 +10,6 @@ bodies of a kernel's size too (bench/bodies.py).
 import argparse
 import json
 import logging
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,6 +20,7 @@ import numpy as np
 import torch
 from affordable import BASE, measure_base, measure_busy, measure_shared
 from bodies import measure_bodies, share_of_products
+from memory import measure_base_memory, measure_memory
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sides import BATCH_SIZE, FULL, HEAD, N_TOKENS, SeedModel, Setting, choose_rows
@@ -126,35 +126,6 @@ def measure_tokenising(setting: Setting, folder: Path) -> Iterator[Row]:
     yield Row(f"tokenising {len(frame):,} rows again", first / second, 20, "x", {"first": first, "second": second})
 
 
-def measure_memory(setting: Setting, folder: Path) -> Iterator[Row]:
-    """Train some steps in processes of their own."""
-    peaks = {f"{side} MiB": measure_peak(side, setting.data, n_rows=1_000) for side in ("baseline", "ours")}
-    yield Row("peak memory of training", peaks["ours MiB"] / peaks["baseline MiB"], 1, "x", peaks, at_most=True)
-    large = measure_peak("ours", setting.data, n_rows=20_000)
-    yield Row("peak, 20,000 rows to 1,000", large / peaks["ours MiB"], 1.1, "x", {"MiB": large}, at_most=True)
-
-
-def measure_peak(side: str, data: str, *, n_rows: int) -> float:
-    """Train some steps in a process of its own and give its peak memory in MiB."""
-    command = [sys.executable, __file__, "--data", data, "--peak", side, "--rows", str(n_rows), "--results", ""]
-    return float(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
-
-
-def train_some_steps(side: str, data: str, *, n_rows: int) -> float:
-    """Be that process."""
-    with tempfile.TemporaryDirectory() as folder:
-        setting = Setting(data, Path(folder), n_rows=n_rows)
-        # Every batch of the baseline is as long as can be; ours needs a few steps to meet such a batch.
-        epochs = (3 if side == "baseline" else 24) * BATCH_SIZE / n_rows
-        if side == "baseline":
-            setting.train_seed(SeedModel(setting.encoder), setting.rows, epochs=epochs)
-        else:
-            setting.train_ours(setting.build(), setting.rows, replace(FULL, epochs=epochs), folder=Path(folder))
-    # Not getrusage: a process begins with the peak of the one that started it.
-    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
-    return int(status["VmHWM"].split()[0]) / 1024
-
-
 def measure_score(setting: Setting, folder: Path) -> Iterator[Row]:
     """Train both for an epoch of four folds of five, from the same weights, and score the fifth.
 
@@ -192,6 +163,7 @@ MEASURES = {
     "shared": measure_shared,
     "busy": measure_busy,
     "base": measure_base,
+    "base-memory": measure_base_memory,
     "bodies": measure_bodies,
     "score": measure_score,
 }
@@ -209,21 +181,16 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="folder of the tables")
     parser.add_argument("--results", type=Path, required=True, help="folder for <device>.json")
     parser.add_argument("--only", choices=MEASURES, nargs="+", help="measure these again; bodies on a CPU only so")
-    parser.add_argument("--peak", choices=("baseline", "ours"), help=argparse.SUPPRESS)
-    parser.add_argument("--rows", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     logging.getLogger("transformers").setLevel(logging.ERROR)
-    if arguments.peak:
-        print_line(str(train_some_steps(arguments.peak, arguments.data, n_rows=arguments.rows)))
-        return
     machine = describe_machine()
     for name, figure in machine.items():
         print_line(f"{name:<42} {figure}")
     path = arguments.results / f"{machine['device'].replace(' ', '-').lower()}.json"
     table = json.loads(path.read_text(encoding="utf-8"))["table"] if path.exists() else {}
-    left_out = {"bodies"} if machine["device"] == "cpu" else {"busy", "base"}
+    left_out = {"bodies"} if machine["device"] == "cpu" else {"busy", "base", "base-memory"}
     if not (INSTALLED / BASE).is_dir():
-        left_out.add("base")
+        left_out |= {"base", "base-memory"}
     for name in arguments.only or [name for name in MEASURES if name not in left_out]:
         with tempfile.TemporaryDirectory() as folder:
             setting = Setting(arguments.data, Path(folder), n_rows=1_000)

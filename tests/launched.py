@@ -14,7 +14,8 @@ import toy
 
 from questlib.batches import PassCollator
 from questlib.model.prediction import predict
-from questlib.recipe import Stage, TrainingSettings
+from questlib.recipe import TrainingSettings
+from questlib.stage import Stage
 from questlib.training import fit_stages
 
 encoder_folder, out = Path(sys.argv[1]), Path(sys.argv[2])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from questlib import recipe
+from questlib import recipe, stage
 from questlib.inference import predict_table
 from questlib.members import MEMBERS
 from questlib.model.losses import LOSSES
@@ -38,7 +38,7 @@ USES: dict[str, dict[str, Any]] = {
 def tables_as_they_were():
     """What a specimen adds is taken away again."""
     tables: list[Any] = [
-        recipe.LOSSES, recipe.POOLINGS, LOSSES, POOLINGS, recipe.MEMBER_RECIPES, MEMBERS, recipe.STAGE_RECIPES,
+        recipe.LOSSES, recipe.POOLINGS, LOSSES, POOLINGS, recipe.MEMBER_RECIPES, MEMBERS, stage.STAGE_RECIPES,
         STAGE_KINDS,
     ]  # fmt: skip
     kept = [table.copy() for table in tables]

@@ -7,7 +7,8 @@ from questlib.batches import PassCollator, QuestRows
 from questlib.data import fill_nulls
 from questlib.model import QuestModel
 from questlib.model.prediction import predict
-from questlib.recipe import Stage, TextLayout, TrainingSettings
+from questlib.recipe import TextLayout, TrainingSettings
+from questlib.stage import Stage
 from questlib.text import encode_passes, load_tokenizer
 from questlib.training import fit_stages
 

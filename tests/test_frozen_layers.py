@@ -11,7 +11,7 @@ from test_training import COLLATOR, fit
 from questlib.members import transformer
 from questlib.model import QuestModel
 from questlib.model.prediction import predict
-from questlib.recipe import Stage
+from questlib.stage import Stage
 from questlib.training.states import cache_states, hold_states
 
 FULL = Stage(name="full", trainable=("*",), epochs=2, learning_rate=1e-3, head_learning_rate=1e-2)

@@ -12,7 +12,7 @@ LAYERS = (
     ("schema", "checks", "typed_json"),
     ("inputs", "run_folder", "marks", "cache", "csv_table", "data", "metadata", "targets", "metrics", "ranks",
      "submission", "lexical", "clock", "attached", "pretrained", "predictions", "processes", "checkout"),
-    ("ties", "segmentation", "blending", "hosts", "ensemble", "scores", "plan", "recipe", "resume", "standing",
+    ("ties", "segmentation", "blending", "hosts", "ensemble", "scores", "plan", "stage", "recipe", "resume", "standing",
      "comparison"),
     ("text", "batches", "devices", "cpu"),
     ("model",),

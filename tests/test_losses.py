@@ -74,6 +74,17 @@ def test_loss_of_a_target_that_weighs_nothing_moves_nothing() -> None:
     assert (logits.grad[:, 1] == 0).all()
 
 
+def test_ordinal_asks_of_each_step_of_the_ladder_whether_the_rating_is_above_it() -> None:
+    generator = np.random.default_rng(1)
+    logits, targets = generator.normal(0, 2, (6, 30)), generator.choice([0, 1 / 3, 1 / 2, 2 / 3, 1], (6, 30))
+    expected = []
+    for step in (1 / 6, 5 / 12, 7 / 12, 5 / 6):
+        prob = 1 / (1 + np.exp(-logits) * step / (1 - step))  # odds of the logit, over those of the step
+        expected.append(np.mean(np.where(targets > step, -np.log(prob), -np.log(1 - prob))))
+    found = LOSSES["ordinal"]({})(torch.tensor(logits), torch.tensor(targets))
+    assert found.item() == pytest.approx(np.mean(expected), rel=1e-6)
+
+
 def test_losses_are_those_that_a_recipe_may_name() -> None:
     assert recipe.LOSSES == list(LOSSES)
 

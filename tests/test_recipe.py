@@ -12,15 +12,14 @@ from questlib.profiles import read_profile
 from questlib.recipe import (
     MEMBER_RECIPES,
     PRECISIONS,
-    SCHEDULES,
     LexicalRecipe,
     ModelOptions,
     Recipe,
-    Stage,
     TextLayout,
     TrainingSettings,
     TransformerRecipe,
 )
+from questlib.stage import SCHEDULES, Stage
 from questlib.typed_json import list_leaves
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"

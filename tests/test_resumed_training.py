@@ -15,7 +15,8 @@ from transformers import TrainerCallback
 
 from questlib.batches import PassCollator
 from questlib.model import QuestModel
-from questlib.recipe import Stage, TrainingSettings
+from questlib.recipe import TrainingSettings
+from questlib.stage import Stage
 from questlib.training import fit_stages
 from questlib.training.checkpoint import Checkpoints
 from questlib.training.keeper import Keeper

@@ -73,6 +73,14 @@ def test_pair_layout_makes_a_question_pass_and_an_answer_pass(frame, tokenizer, 
     assert row["length"] == sum(len(ids) for ids in row["input_ids"])
 
 
+def test_question_layout_reads_no_answer(frame, tokenizer, tmp_path):
+    layout = TextLayout(layout="question", max_length=64)
+    row = encode(frame, tokenizer, layout, tmp_path)[0]
+    assert [tokenizer.decode(ids) for ids in row["input_ids"]] == ["[CLS] how [SEP] the body is good [SEP]"]
+    assert row["kinds"] == [0]
+    assert encode(frame.assign(answer="another"), tokenizer, layout, tmp_path)[0] == row
+
+
 def test_token_types_mark_the_last_part(frame, tokenizer, tmp_path):
     row = encode(frame, tokenizer, TextLayout(layout="joint", max_length=64), tmp_path)[0]
     assert row["token_type_ids"] == [[0, 0, 0, 0, 0, 0, 0, 0, 1, 1, 1]]

@@ -19,8 +19,9 @@ from questlib.batches import QuestRows
 from questlib.data import fill_nulls
 from questlib.metadata import MetadataEncoder
 from questlib.model import QuestModel
-from questlib.recipe import MetadataOptions, ModelOptions, Stage, TextLayout, TrainingSettings, TransformerRecipe
+from questlib.recipe import MetadataOptions, ModelOptions, TextLayout, TrainingSettings, TransformerRecipe
 from questlib.schema import TARGETS
+from questlib.stage import Stage
 from questlib.text import encode_passes, load_tokenizer
 
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "modernbert", "electra", "albert", "mpnet")

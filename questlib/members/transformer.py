@@ -30,7 +30,7 @@ from questlib.schema import INPUT_COLUMNS, TARGETS
 from questlib.targets import RankScale, weigh_by_spread
 from questlib.text import PASSES, encode_passes, load_tokenizer, refuse_unfit
 from questlib.training.checkpoint import Checkpoints
-from questlib.training.kinds.base import match_parameters
+from questlib.training.kinds import STAGE_KINDS
 from questlib.training.speed import measure_speed
 from questlib.training.stages import find_not_finite, fit_stages
 from questlib.training.states import StateRows, are_cached, cache_states
@@ -67,7 +67,7 @@ class TransformerMember(Member[TransformerRecipe]):
                 f"such as {wrong[:3]}; fetch it anew"
             )
         for stage in self.recipe.stages:
-            match_parameters(model, stage.trainable)
+            STAGE_KINDS[stage.kind].check(model, stage)
 
     def _open_encoder(self) -> Path:
         folder = find_long_enough(self.recipe)

@@ -125,6 +125,11 @@ def put_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         each.copy_(tensors[name])
 
 
+def without_additions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Name what `tensors_of` gave within a lora stage as outside it, and leave out what that stage adds."""
+    return {name.replace(".base_layer.", "."): each for name, each in tensors.items() if ".lora_" not in name}
+
+
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Part what an optimiser remembers into tensors and, as JSON, all else."""
     tensors, others = {}, {}

@@ -20,6 +20,7 @@ from questlib.training.checkpoint import (
     put_tensors,
     random_state,
     tensors_of,
+    without_additions,
 )
 from questlib.training.interruptions import Interruptions
 from questlib.training.tape import Tape
@@ -75,7 +76,7 @@ class Keeper(TrainerCallback):
         if kept is None:
             return 0
         with torch.no_grad():
-            put_tensors(self._model, kept.of("model"))
+            put_tensors(self._model, without_additions(kept.of("model")))  # its stage makes room for those
         self._best.weights = kept.of("best")
         self._best.put_scores(kept.state["best"])
         self._history += kept.state["history"]

@@ -7,7 +7,8 @@ from torch import nn
 
 from questlib.model.halves import layers_of
 from questlib.model.quest import QuestModel
-from questlib.recipe import Stage, TrainingSettings
+from questlib.recipe import TrainingSettings
+from questlib.stage import Stage
 
 
 def build_optimizer(model: QuestModel, stage: Stage, settings: TrainingSettings) -> torch.optim.Optimizer:

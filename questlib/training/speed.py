@@ -14,7 +14,8 @@ from questlib.devices import pick_device, pick_precision
 from questlib.model.prediction import predict_logits
 from questlib.model.quest import QuestModel
 from questlib.plan import Speed
-from questlib.recipe import Stage, TrainingSettings
+from questlib.recipe import TrainingSettings
+from questlib.stage import Stage
 from questlib.training.best_weights import BestWeights
 from questlib.training.keeper import Keeper
 from questlib.training.kinds import STAGE_KINDS
@@ -66,11 +67,11 @@ def measure_speed(
         sample = hold_states(model, sample, collator, batch_size=2 * settings.batch_size, precision=precision)
         frozen_row = (time.monotonic() - start) / len(sample)
     steps = {}
-    for stage in {stage.trainable: stage for stage in stages}.values():
+    for stage in {(stage.kind, stage.trainable): stage for stage in stages}.values():
         settings_here = replace(settings, use_tensorboard=False)
         job = _plan_job(model, stage, sample, collator, settings_here, precision=precision, folder=cache_folder)
         STAGE_KINDS[stage.kind](job).train()
-        steps[stage.trainable] = job.pace.step_seconds, can_cache(model)
+        steps[stage.kind, stage.trainable] = job.pace.step_seconds, can_cache(model)
     start = time.monotonic()
     predict_logits(model, sample, collator, batch_size=2 * settings.batch_size, precision=precision)
     row = (time.monotonic() - start) / len(sample)
@@ -80,7 +81,9 @@ def measure_speed(
     n_evaluations = n_steps / settings.evaluate_every if settings.evaluate_every else 1.0
     fixed, by_epoch = [], []
     for stage in stages:
-        step, is_cached = steps[stage.trainable]  # a frozen body reads all rows once, and evaluates for nothing
+        step, is_cached = steps[
+            stage.kind, stage.trainable
+        ]  # a frozen body reads all rows once, and evaluates for nothing
         fixed.append(_SECONDS_OF_STAGE + row * (n_stop + len(train_rows) if is_cached else n_stop))
         by_epoch.append(n_steps * step + (0.0 if is_cached else n_evaluations * n_stop * row))
     return Speed(

@@ -10,13 +10,14 @@ import torch
 from questlib.batches import PassCollator, QuestRows
 from questlib.devices import pick_device, pick_precision
 from questlib.model.quest import QuestModel
-from questlib.recipe import Stage, TrainingSettings
+from questlib.recipe import TrainingSettings
 from questlib.run_folder import EVALUATIONS
+from questlib.stage import Stage
 from questlib.training.best_weights import BestWeights
 from questlib.training.checkpoint import Checkpoints
 from questlib.training.keeper import Keeper
 from questlib.training.kinds import STAGE_KINDS
-from questlib.training.kinds.base import StageJob, match_parameters
+from questlib.training.kinds.base import StageJob
 from questlib.training.pace import Pace
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,7 @@ def fit_stages(
     """
     notes = [] if notes is None else notes
     for stage in stages:  # all refused before the first hour is spent
-        match_parameters(model, stage.trainable)
+        STAGE_KINDS[stage.kind].check(model, stage)
     device = pick_device()
     precision = pick_precision(settings.precision, device)
     logger.info(

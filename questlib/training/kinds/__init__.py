@@ -2,5 +2,6 @@
 
 from questlib.training.kinds.base import StageKind
 from questlib.training.kinds.fine_tune import FineTune
+from questlib.training.kinds.lora import Lora
 
-STAGE_KINDS: dict[str, type[StageKind]] = {"fine_tune": FineTune}
+STAGE_KINDS: dict[str, type[StageKind]] = {"fine_tune": FineTune, "lora": Lora}

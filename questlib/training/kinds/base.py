@@ -7,7 +7,8 @@ from pathlib import Path
 
 from questlib.batches import PassCollator, QuestRows
 from questlib.model.quest import QuestModel
-from questlib.recipe import Stage, TrainingSettings
+from questlib.recipe import TrainingSettings
+from questlib.stage import Stage
 from questlib.training.best_weights import BestWeights
 from questlib.training.keeper import Keeper
 from questlib.training.pace import Pace
@@ -41,6 +42,11 @@ class StageKind:
 
     def __init__(self, job: StageJob) -> None:
         self.job = job
+
+    @staticmethod
+    def check(model: QuestModel, stage: Stage) -> None:
+        """Refuse a stage that cannot be carried out on a model here, before the first one is trained."""
+        match_parameters(model, stage.trainable)
 
     def train(self) -> list[dict]:
         """Train the job's model in place; give a record per evaluation or logged loss, with its `step` and `epoch`."""

@@ -22,7 +22,7 @@ class FineTune(StageKind):
     def train(self) -> list[dict]:
         """Train the job's model in place."""
         job, stage = self.job, self.job.stage
-        trainable = match_parameters(job.model, stage.trainable)
+        trainable = self._name_trainable()
         for name, parameter in job.model.named_parameters():
             parameter.requires_grad_(name in trainable)
         for parameter in job.model.frozen_parameters():
@@ -60,6 +60,9 @@ class FineTune(StageKind):
                 job.keeper.keep_interrupted()
                 raise
         return job.tape.records
+
+    def _name_trainable(self) -> set[str]:
+        return match_parameters(self.job.model, self.job.stage.trainable)
 
     def _seconds_to_read(self) -> float:
         # What is done before the first step: a frozen body reads the rows.
