@@ -5,6 +5,7 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import torch
 
@@ -20,6 +21,7 @@ from questlib.recipe import LexicalRecipe, Recipe
 from questlib.resume import keep_inputs
 from questlib.run_folder import locked
 from questlib.schedule import Schedule
+from questlib.scores import can_be_scored
 from questlib.standing import Standing
 from questlib.tasks import FinishedFold, FoldTask, measure_fold, train_fold
 
@@ -61,6 +63,7 @@ def train_members(
     run_folder, cache_folder = Path(run_folder), find_cache(Path(cache_folder))
     if devices is None:
         devices = [pick_device()] if find_launched().by_launcher else pick_devices()
+    _refuse_too_few(tables, recipe)
     with locked(run_folder):
         keep_inputs(run_folder, recipe, tables)
         for member in recipe.members:  # all refused before the first hour is spent
@@ -102,6 +105,19 @@ def list_tasks(tables: Tables, recipe: Recipe, run_folder: Path, cache_folder: P
         for member in recipe.members
         if fold < member.folds_to_train
     ]
+
+
+def _refuse_too_few(tables: Tables, recipe: Recipe) -> None:
+    questions = question_of(tables.train)
+    fold_of_row = assign_folds(questions, split=recipe.split, folds=recipe.folds, seed=recipe.seed)
+    most = max(member.folds_to_train for member in recipe.members)
+    known = fold_of_row < most
+    if not can_be_scored(questions[known], fold_of_row[known]):
+        raise ValueError(
+            "the folds to train must hold two questions in one of them, or four in the only one, to be scored, however "
+            f"they hold {len(np.unique(questions[known]))} in all: folds={recipe.folds}, folds_to_train={most}; give "
+            "more questions, or train more folds"
+        )
 
 
 def _take_finished(task: FoldTask, standing: Standing) -> bool:

@@ -80,7 +80,7 @@ def combine_members(
     known = np.logical_and.reduce([member.known for member in members.values()])
     train, folds = tables.train[known], first.fold_of_row[known]
     targets, questions = train[list(TARGETS)].to_numpy(dtype=np.float64), question_of(train)
-    if len(_cut_parts(questions, folds)) < 2:
+    if not can_be_scored(questions, folds):
         return None
     hosts, test_hosts = train["host"].to_numpy(dtype=str), tables.test["host"].to_numpy(dtype=str)
     out_of_fold = {name: member.out_of_fold[known] for name, member in members.items()}
@@ -107,6 +107,11 @@ def combine_members(
         folds=folds,
         test=ensemble.transform({name: member.test for name, member in members.items()}, hosts=test_hosts),
     )
+
+
+def can_be_scored(questions: npt.NDArray, folds: IndexArray) -> bool:
+    """Tell whether an ensemble can be fitted on some of these rows' questions and scored on others, (n_rows,) each."""
+    return len(_cut_parts(questions, folds)) > 1
 
 
 def _count_shares(ratings: FloatArray) -> dict[str, float]:

@@ -284,12 +284,13 @@ def test_first_fold_that_leaves_a_column_constant_waits_for_the_next(train_toy, 
         train_toy(lexical_recipe)
 
 
-def test_run_whose_only_fold_holds_too_few_questions_says_so(train_toy, lexical_recipe):
+def test_run_whose_only_fold_holds_too_few_questions_says_so_at_once(train_toy, lexical_recipe, tmp_path):
     alone = replace(lexical_recipe, members=(replace(lexical_recipe.members[0], folds_to_train=1),), folds=7)
     with pytest.raises(
         ValueError, match="must hold two questions in one of them, or four in the only one, to be scored"
     ):
         train_toy(alone)
+    assert not list(tmp_path.rglob("out_of_fold.csv"))  # before anything is trained
 
 
 def test_combination_of_one_member_is_one_member(trained):
