@@ -1,7 +1,7 @@
 """The best weights of a training, and when a stage has had its time."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -43,7 +43,7 @@ class BestWeights(TrainerCallback):
         """Every stage has its whole patience; what it is the first to train was part of the best so far."""
         self._waited = 0
         if self.weights:
-            self.weights = _copy_trained(event["model"]) | self.weights
+            self.weights |= _copy_trained(event["model"], but=self.weights)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """The last step counts too, wherever the evaluations fall."""
@@ -84,9 +84,12 @@ class BestWeights(TrainerCallback):
             self.best_score, self._reference = scores["best"], scores["reference"]
 
 
-def _copy_trained(model: QuestModel) -> dict[str, Tensor]:
-    trained = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
-    return {name: weight.detach().to("cpu", copy=True) for name, weight in trained.items()}
+def _copy_trained(model: QuestModel, *, but: Collection[str] = ()) -> dict[str, Tensor]:
+    return {
+        name: weight.detach().to("cpu", copy=True)
+        for name, weight in model.named_parameters()
+        if weight.requires_grad and name not in but
+    }
 
 
 @torch.no_grad()

@@ -20,6 +20,7 @@ from questlib.run_folder import read_json, told_when_full, write_json
 logger = logging.getLogger(__name__)
 
 _TENSORS, _STATE = "state.safetensors", "state.json"
+ADDED = ".lora_"  # in the names of what a lora stage adds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ def put_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 def without_additions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Name what `tensors_of` gave within a lora stage as outside it, and leave out what that stage adds."""
-    return {name.replace(".base_layer.", "."): each for name, each in tensors.items() if ".lora_" not in name}
+    return {name.replace(".base_layer.", "."): each for name, each in tensors.items() if ADDED not in name}
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -81,9 +81,8 @@ def measure_speed(
     n_evaluations = n_steps / settings.evaluate_every if settings.evaluate_every else 1.0
     fixed, by_epoch = [], []
     for stage in stages:
-        step, is_cached = steps[
-            stage.kind, stage.trainable
-        ]  # a frozen body reads all rows once, and evaluates for nothing
+        step, is_cached = steps[stage.kind, stage.trainable]
+        # A frozen body reads all rows once, and evaluates for nothing.
         fixed.append(_SECONDS_OF_STAGE + row * (n_stop + len(train_rows) if is_cached else n_stop))
         by_epoch.append(n_steps * step + (0.0 if is_cached else n_evaluations * n_stop * row))
     return Speed(

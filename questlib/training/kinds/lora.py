@@ -10,10 +10,8 @@ from transformers import set_seed
 
 from questlib.model.quest import QuestModel
 from questlib.stage import LoraStage, Stage
-from questlib.training.kinds.base import match_parameters
+from questlib.training.checkpoint import ADDED
 from questlib.training.kinds.fine_tune import FineTune
-
-_ADDED = ".lora_"  # in the names of peft's parameters
 
 
 class Lora(FineTune):
@@ -22,7 +20,7 @@ class Lora(FineTune):
     @staticmethod
     def check(model: QuestModel, stage: Stage) -> None:
         """Refuse it where peft is missing, or a pattern matches nothing."""
-        match_parameters(model, stage.trainable)
+        FineTune.check(model, stage)
         if importlib.util.find_spec("peft") is None:
             raise ImportError("a lora stage needs peft, however it is not here; pip install 'questlib[lora]'")
 
@@ -46,7 +44,7 @@ class Lora(FineTune):
         return records
 
     def _name_trainable(self) -> set[str]:
-        return super()._name_trainable() | {name for name, _ in self.job.model.named_parameters() if _ADDED in name}
+        return super()._name_trainable() | {name for name, _ in self.job.model.named_parameters() if ADDED in name}
 
     def _keep_merged(self, names: list[str]) -> None:
         # The best weights are known by what they are called without additions.
@@ -54,7 +52,7 @@ class Lora(FineTune):
         for name in names:
             weights[name].requires_grad_(True)  # these learned, whatever was added to them
         if best.weights:
-            plain = {name: weight for name, weight in best.weights.items() if _ADDED not in name}
+            plain = {name: weight for name, weight in best.weights.items() if ADDED not in name}
             best.weights = plain | {name: weights[name].detach().to("cpu", copy=True) for name in names}
 
 
