@@ -6,8 +6,12 @@ and tables, scores and ties come without torch.
 
 __version__ = "0.1.0"
 
+import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
+
+# transformers imports it where peft is at hand, and it then misses kernels for 4 bits, which nothing here uses.
+logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 if TYPE_CHECKING:
     from questlib.blending import Blend as Blend

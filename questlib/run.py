@@ -18,6 +18,7 @@ from typing import Any
 import nbformat
 import papermill
 import psutil
+import zmq
 from ipykernel.kernelspec import get_kernel_dict
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpec
@@ -51,6 +52,8 @@ class Interrupted(Exception):
 
 class _KernelManager(AsyncKernelManager):
     """Starts a kernel of this Python, whatever others are called so, that is killed at once when this process ends."""
+
+    transport_encryption = "auto" if zmq.has("curve") else "disabled"  # nobody else on the machine reads along
 
     @property
     def kernel_spec(self) -> KernelSpec:

@@ -73,6 +73,16 @@ def test_variables_left_over_from_a_launcher_are_named_and_refused(left, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_a_terminal_shows_a_runs_own_words_alone(notebook, toy_folder, capfd):
+    content = nbformat.read(notebook, as_version=4)
+    content.cells.append(new_code_cell("import questlib.members.transformer\nprint('of the run')"))
+    nbformat.write(content, notebook)
+    execute(notebook, toy_folder)
+    shown = capfd.readouterr()
+    assert shown.out == "of the run\n"
+    assert shown.err == ""
+
+
 @pytest.mark.parametrize("name", ["o-{lr}", "{", "a}b", "{{x}}", "out {0}"])
 def test_braces_in_a_folders_name_are_letters(name, notebook, toy_folder, tmp_path):
     out = execute(notebook, toy_folder, out=tmp_path / name)
