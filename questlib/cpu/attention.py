@@ -1,30 +1,39 @@
 """What a body need not compute: padding and its scores, and in its last layer tokens that no one reads.
 
-Attention on a CPU goes pass by pass, so that scores stay in the cache. The fused kernel takes twice as long there: it
-goes over a whole batch and reads a mask for every pair of tokens.
+On a CPU passes are packed, and attention goes pass by pass, so that scores stay in the cache. The fused kernel takes
+twice as long there: it goes over a whole batch and reads a mask for every pair of tokens.
 """
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
 
 from questlib.cpu import mpnet
-from questlib.cpu.passes import attend_passes, pad_tokens
+from questlib.cpu.packing import find_lengths, find_starts, take_first
+from questlib.cpu.passes import attend_passes
 
 _NAME = "questlib_by_pass"
 # Every token reads every other, with nothing added to the scores. Others keep the attention they come with.
 _PLAIN_FAMILIES = ("albert", "bert", "camembert", "distilbert", "electra", "roberta", "xlm-roberta")
+# Their layers stand in a list, and see of their neighbours what attention lets them see.
+_PACKED_FAMILIES = ("bert", "camembert", "distilbert", "electra", "mpnet", "roberta", "xlm-roberta")
 # Their last layer is a `layer` whose `attention.output` is given the states that were read and those they are added to.
 _LAYERED_FAMILIES = ("bert", "camembert", "deberta-v2", "electra", "roberta", "xlm-roberta")
 _FIRST_ALONE = "questlib_reads_first_alone"
-# A CPU computes a few passes as fast per token as many, and padding them only among themselves saves a fifth.
+# A CPU computes a few passes as fast per token as many, and those that are not packed are padded among themselves.
 _PASSES_AT_A_TIME = 64
 
 
+def can_be_packed(body: PreTrainedModel) -> bool:
+    """Tell whether passes may stand one after the other in what goes through a body's layers."""
+    return body.config.model_type in _PACKED_FAMILIES
+
+
 def attend_by_pass(body: PreTrainedModel) -> None:
-    """Let a body compute attention this way, if its family allows it. Its passes must be padded on the right."""
+    """Let a body compute attention this way, if its family allows it."""
     if body.config.model_type in _PLAIN_FAMILIES:
         body.set_attn_implementation(_NAME)
     elif body.config.model_type == "mpnet":
@@ -35,7 +44,7 @@ def read_first_alone(body: PreTrainedModel) -> None:
     """Let a body's last layer compute the first token's state alone, if its family allows it.
 
     Every token is still read there, but no other one is projected, normalised or sent through the layer's matrices:
-    `last_hidden_state` is then (n_passes, 1, body_width).
+    `last_hidden_state` is then (n_passes, 1, body_width), where passes are packed (1, n_passes, body_width).
     """
     if body.config.model_type in _LAYERED_FAMILIES:
         last = body.get_submodule(f"encoder.layer.{body.config.num_hidden_layers - 1}.attention")
@@ -59,7 +68,7 @@ def split_by_length(attention_mask: Tensor) -> list[tuple[Tensor, int]]:
 
 
 def _keep_first(module: nn.Module, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    return tuple(each[:, :1] for each in states)
+    return tuple(take_first(each) for each in states)
 
 
 def _attend(
@@ -74,17 +83,20 @@ def _attend(
     **_: object,
 ) -> tuple[Tensor, None]:
     # query, key, value: (n_passes, n_heads, n_tokens, head_width); mask: (n_passes, n_tokens), None where all are read
-    n_tokens = query.shape[2]
-    if getattr(module, _FIRST_ALONE, False):
-        query = query[:, :, :1]
-    if query.device.type != "cpu":
-        mask = None if attention_mask is None else attention_mask[:, None, None, :]
+    lengths = find_lengths(query.transpose(1, 2), attention_mask)
+    first_alone = getattr(module, _FIRST_ALONE, False)
+    if lengths is None:
+        mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
         fused = sdpa_attention_forward(
-            module, query, key, value, mask, dropout=dropout, scaling=scaling, is_causal=False
-        )
-        return pad_tokens(fused[0], n_tokens), None
-    lengths = [n_tokens] * len(query) if attention_mask is None else attention_mask.sum(dim=1).tolist()
-    return pad_tokens(attend_passes(query, key, value, lengths, scaling=scaling, dropout=dropout), n_tokens), None
+            module, query[:, :, :1] if first_alone else query, key, value, mask,
+            dropout=dropout, scaling=scaling, is_causal=False,
+        )  # fmt: skip
+        return functional.pad(fused[0], (0, 0, 0, 0, 0, query.shape[2] - fused[0].shape[1])), None
+    if not first_alone:
+        return attend_passes(query, key, value, lengths, scaling=scaling, dropout=dropout), None
+    starts = find_starts(lengths)
+    read = attend_passes(query[:, :, starts], key, value, lengths, scaling=scaling, dropout=dropout)
+    return torch.zeros_like(query.transpose(1, 2)).index_copy(1, starts, read), None  # its caller counts on as many
 
 
 AttentionInterface.register(_NAME, _attend)

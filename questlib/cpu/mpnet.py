@@ -1,4 +1,4 @@
-"""MPNet's attention, pass by pass on a CPU and fused on a GPU: transformers gives it none but the eager one.
+"""MPNet's attention, packed pass by packed pass, else fused: transformers gives it none but the eager one.
 
 Its scores have a bias by the distance of two tokens, the same in all layers and, here, laid out once for all passes.
 """
@@ -10,17 +10,15 @@ from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.models.mpnet.modeling_mpnet import MPNetAttention, MPNetEncoder, MPNetSelfAttention
 
+from questlib.cpu.packing import find_lengths, take_first
 from questlib.cpu.passes import attend_passes
-
-
-def is_on_cpu(tensor: Tensor) -> bool:
-    """Tell where it is computed: a fused kernel is the slower way on a CPU, and the faster one elsewhere."""
-    return tensor.device.type == "cpu"
 
 
 class _Encoder(MPNetEncoder):
     def compute_position_bias(self, x: Tensor, position_ids: Tensor | None = None, num_buckets: int = 32) -> Tensor:
-        return super().compute_position_bias(x[:1], position_ids, num_buckets)  # (1, n_heads, n_tokens, n_tokens)
+        lengths = find_lengths(x, None)
+        longest = x[:1] if lengths is None else x[:1, : max(lengths)]
+        return super().compute_position_bias(longest, position_ids, num_buckets)  # (1, n_heads, n_tokens, n_tokens)
 
 
 class _SelfAttention(MPNetSelfAttention):
@@ -35,20 +33,19 @@ class _SelfAttention(MPNetSelfAttention):
         **_: object,
     ) -> tuple[Tensor]:
         assert position_bias is not None
-        read = hidden_states[:, :1] if self.reads_first_alone else hidden_states
-        bias = position_bias[:, :, : read.shape[1]]
+        read = take_first(hidden_states) if self.reads_first_alone else hidden_states
         query, key, value = (
             layer(states).unflatten(2, (self.num_attention_heads, self.attention_head_size)).transpose(1, 2)
             for layer, states in ((self.q, read), (self.k, hidden_states), (self.v, hidden_states))
         )
         scaling, dropout = 1 / math.sqrt(self.attention_head_size), self.dropout.p if self.training else 0.0
-        if is_on_cpu(query):
-            n_tokens = key.shape[2]
-            lengths = [n_tokens] * len(key)
-            if attention_mask is not None:
-                lengths = (attention_mask[:, 0, 0] == 0).sum(dim=1).tolist()
-            together = attend_passes(query, key, value, lengths, scaling=scaling, dropout=dropout, bias=bias[0])
+        lengths = find_lengths(hidden_states, attention_mask)
+        if lengths is not None:
+            together = attend_passes(
+                query, key, value, lengths, scaling=scaling, dropout=dropout, bias=position_bias[0]
+            )
         else:
+            bias = position_bias[:, :, : read.shape[1]]
             mask = bias if attention_mask is None else bias + attention_mask[:, :, :1]
             together = functional.scaled_dot_product_attention(
                 query, key, value, attn_mask=mask.to(query.dtype), dropout_p=dropout, scale=scaling
@@ -59,7 +56,7 @@ class _SelfAttention(MPNetSelfAttention):
 class _FirstAlone(MPNetAttention):
     def forward(self, hidden_states: Tensor, *arguments: Tensor, **options: object) -> tuple[Tensor, ...]:
         read, *others = self.attn(hidden_states, *arguments, **options)
-        return self.LayerNorm(self.dropout(read) + hidden_states[:, :1]), *others
+        return self.LayerNorm(self.dropout(read) + take_first(hidden_states)), *others
 
 
 def attend_by_pass(body: PreTrainedModel) -> None:

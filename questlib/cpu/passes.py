@@ -1,4 +1,4 @@
-"""Attention within each pass of a batch by itself, so that padding costs nothing and scores stay in a core's cache."""
+"""Attention within each packed pass by itself, so that scores stay in a core's cache."""
 
 from collections.abc import Sequence
 
@@ -20,34 +20,33 @@ def attend_passes(
     dropout: float,
     bias: Tensor | None = None,
 ) -> Tensor:
-    """Read each pass.
+    """Let the tokens of packed passes attend, each to those of its own pass.
 
     Args:
-        query: (n_passes, n_heads, n_read, head_width); `n_read` is `n_tokens`, or the first tokens alone.
-        key: (n_passes, n_heads, n_tokens, head_width).
+        query: (1, n_heads, n_read, head_width); `n_read` is `n_all_tokens`, or the number of passes where the first
+            token of each is read alone.
+        key: (1, n_heads, n_all_tokens, head_width).
         value: Same shape.
-        lengths: Tokens of each pass that are no padding, which is on the right.
+        lengths: Tokens of each pass.
         scaling: Of the products.
         dropout: Probability that a weight is left out.
-        bias: Added to the scores of every pass, (n_heads, n_read, n_tokens).
+        bias: Added to the scores of every pass, (n_heads, n_tokens of the longest, the same).
 
     Returns:
-        (n_passes, n_read, n_heads, head_width), 0 where padding would be read.
+        (1, n_read, n_heads, head_width).
     """
-    passes = zip(query.unbind(), key.unbind(), value.unbind(), lengths, strict=True)
+    read = lengths if query.shape[2] == key.shape[2] else [1] * len(lengths)
+    parts = [each[0].split(list(n), dim=1) for each, n in ((query, read), (key, lengths), (value, lengths))]
     with torch.autocast("cpu", enabled=False):  # it would widen the scores
-        return torch.stack(
+        return torch.cat(
             [
-                pad_tokens(
-                    _attend_pass(
-                        q[:, :n], k[:, :n], v[:, :n], None if bias is None else bias[:, :n, :n],
-                        scaling=scaling, dropout=dropout,
-                    ),
-                    query.shape[2],
+                _attend_pass(
+                    q, k, v, None if bias is None else bias[:, : q.shape[1], : k.shape[1]],
+                    scaling=scaling, dropout=dropout,
                 )
-                for q, k, v, n in passes
+                for q, k, v in zip(*parts, strict=True)
             ]
-        )  # fmt: skip
+        )[None]  # fmt: skip
 
 
 def _attend_pass(
@@ -63,9 +62,3 @@ def _attend_pass(
         read.append(functional.dropout(scores.softmax(dim=-1), dropout) @ v if dropout else scores.softmax(dim=-1) @ v)
     together = read[0] if len(read) == 1 else torch.cat(read)
     return together.transpose(0, 1)  # (n_read, n_heads, head_width)
-
-
-def pad_tokens(read: Tensor, n_tokens: int) -> Tensor:
-    """Fill (..., n_read, n_heads, head_width) up to some number of tokens."""
-    n_missing = n_tokens - read.shape[-3]
-    return functional.pad(read, (0, 0, 0, 0, 0, n_missing)) if n_missing else read

@@ -11,8 +11,8 @@ from transformers import PreTrainedModel
 from questlib.cpu.cores import OwnDropout, count_cores, give_freed_memory_back, map_on_cores
 from questlib.devices import narrowed
 
-# Cores wait for their common memory the less, the fewer rows each holds; with fewer yet, gradients cost more than that.
-_ROWS_OF_A_PART = 4
+# More rows at once take more memory; with fewer, adding gradients takes longer.
+_ROWS_OF_A_PART = 8
 # Memory that is freed is kept for the next batch, and what has gathered is given back after so many.
 _BATCHES_TO_GIVE_BACK = 32
 
@@ -21,7 +21,7 @@ class StepOnCores:
     """Differentiate a batch in parts. The gradients are those of the whole, added in one order: a seed decides them.
 
     Args:
-        model: Has a `body`, whose word embeddings are `get_input_embeddings()`.
+        model: Its word embeddings are `get_input_embeddings()`.
         precision: "bf16" or "fp32".
     """
 
@@ -36,6 +36,7 @@ class StepOnCores:
         batch: dict[str, Tensor],
         loss_of: Callable[[dict[str, Tensor]], Tensor],
         *,
+        body: nn.Module,
         n_rows: int,
         n_parts: int = 1,
     ) -> Tensor:
@@ -44,6 +45,7 @@ class StepOnCores:
         Args:
             batch: What `questlib.batches.PassCollator` builds from tokens.
             loss_of: Gives the mean loss of a part, with its graph; is called from several threads.
+            body: What of the model's body the batch goes through.
             n_rows: Rows of the whole step, of which the batch may be a part.
             n_parts: Into how many parts the batch is cut at least.
         """
@@ -58,7 +60,7 @@ class StepOnCores:
             return loss.detach(), torch.autograd.grad(loss, parameters, allow_unused=True)
 
         losses, sums = [], [parameter.grad for parameter in parameters]
-        with self._shared_by_parts():
+        with self._shared_by_parts(body):
             for loss, gradients in map_on_cores(compute, parts, device=device):
                 losses.append(loss)
                 self._add_gradients(sums, gradients)  # at once: those of all parts together take as much as the rest
@@ -71,15 +73,17 @@ class StepOnCores:
         logits_of: Callable[[dict[str, Tensor]], Tensor],
         loss_of: Callable[[Tensor, Tensor], Tensor],
         *,
+        body: nn.Module,
         n_rows: int,
         n_parts: int = 1,
     ) -> Tensor:
         """Do the same where the loss compares rows: forward in parts, the loss of them all, backward in parts.
 
         Args:
-            batch: As `differentiate` takes it, and so the last two.
+            batch: As `differentiate` takes it, and so the last three.
             logits_of: Gives the logits of a part, with their graph; is called from several threads.
             loss_of: Gives the mean loss of logits and labels.
+            body: See there.
             n_rows: See there.
             n_parts: See there.
         """
@@ -96,7 +100,7 @@ class StepOnCores:
             logits, gradient = logits_and_gradient
             return torch.autograd.grad(logits, parameters, gradient, allow_unused=True)
 
-        with self._shared_by_parts():
+        with self._shared_by_parts(body):
             logits = list(map_on_cores(go_forward, parts, device=device))
             together = torch.cat(logits).detach().requires_grad_()
             labels = torch.cat([part["labels"] for part, _ in parts]).float()
@@ -115,7 +119,9 @@ class StepOnCores:
         if self._n_batches % _BATCHES_TO_GIVE_BACK == 0:
             give_freed_memory_back()
         rows = batch["metadata"]
-        parts = split_batch(batch, max(n_parts, count_cores(rows.device), math.ceil(len(rows) / _ROWS_OF_A_PART)))
+        # Two at least: one core takes the parts that two take.
+        n_parts = max(2, n_parts, count_cores(rows.device), math.ceil(len(rows) / _ROWS_OF_A_PART))
+        parts = split_batch(batch, n_parts)
         return list(zip(parts, torch.randint(2**62, (len(parts),)).tolist(), strict=True))
 
     def _add_gradients(self, sums: list[Tensor | None], gradients: Sequence[Tensor | None]) -> None:
@@ -137,16 +143,14 @@ class StepOnCores:
             parameter.grad = total  # only now: while parts are computed, parameters are bf16
 
     @contextmanager
-    def _shared_by_parts(self) -> Iterator[None]:
-        # What every part would do again: autocast turns the weights of products into bf16, and the gradient of the
-        # words is zero but for those that were read.
-        modules = [module for module in self.model.get_submodule("body").modules() if isinstance(module, nn.Linear)]
-        weights = [parameter for module in modules for parameter in module.parameters()]
+    def _shared_by_parts(self, body: nn.Module) -> Iterator[None]:
+        # What every part would do again: weights become bf16, which has the range of 32 bits, so that the body runs in
+        # it throughout; and the gradient of the words is zero but for those that were read.
         words = self.model.get_input_embeddings()
         assert isinstance(words, nn.Embedding)
         words.sparse = True
         try:
-            with narrowed(weights) if self.precision == "bf16" else nullcontext():
+            with narrowed(body.parameters()) if self.precision == "bf16" else nullcontext():
                 yield
         finally:
             words.sparse = False

@@ -1,6 +1,7 @@
 """A body cut in two: layers that are frozen, whose states can be kept, and layers above that go on from those."""
 
 import copy
+import itertools
 from collections.abc import Iterator
 from typing import TypeVar
 
@@ -36,6 +37,11 @@ class BodyHalves:
         for name in ("embeddings", "embeddings_project"):
             if name in self.upper._modules:
                 self.upper._modules[name] = AsGiven()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Tell what the upper half reads; it may have no weights, and a body alone then tells of its buffers."""
+        return next(itertools.chain(self.upper.parameters(), self._body.parameters())).dtype
 
     def frozen_parameters(self) -> Iterator[nn.Parameter]:
         """Give all that the lower half is made of, and what both halves share."""

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
-from questlib.cpu.attention import attend_by_pass, read_first_alone
+from questlib.cpu.attention import attend_by_pass, can_be_packed, read_first_alone
+from questlib.cpu.packing import pack, packed, unpack
 from questlib.model.body import begin_anew, read_body, refuse_other_weights, refuse_silent
 from questlib.model.config import QuestConfig, refuse_too_many_layers, refuse_unknown_options
 from questlib.model.distinct import split_passes
@@ -109,6 +110,8 @@ class QuestModel(PreTrainedModel):
             read_first_alone(self.body)
         n_frozen = self.config.freeze_layers
         self.halves = BodyHalves(self.body, n_frozen) if n_frozen else None
+        # Words become states before passes are packed: their positions begin anew in each.
+        self._cut = self.halves or (BodyHalves(self.body, 0) if can_be_packed(self.body) else None)
 
     def weigh_targets(self, weights: Mapping[str, float]) -> None:
         """Weigh targets in the loss, by name, on top of what the options say."""
@@ -118,6 +121,10 @@ class QuestModel(PreTrainedModel):
     def frozen_parameters(self) -> Iterator[nn.Parameter]:
         """Give the parameters that no stage trains."""
         return iter(()) if self.halves is None else self.halves.frozen_parameters()
+
+    def body_of(self, batch: Mapping[str, Tensor]) -> PreTrainedModel:
+        """Give what of the body a batch goes through."""
+        return self.body if self.halves is None or "states" not in batch else self.halves.upper
 
     def head_parameters(self) -> Iterator[nn.Parameter]:
         """Give the parameters past the body, which learn at the head's rate, whatever their names are by now."""
@@ -222,17 +229,28 @@ class QuestModel(PreTrainedModel):
         return torch.cat(vectors)[copies]
 
     def _read(self, attention_mask: Tensor, *, states: Tensor | None = None, **tokens: Tensor) -> Tensor:
-        mixes = self.config.n_mixed_layers > 1
-        if states is None:
-            outputs = self.body(**self._known(tokens), attention_mask=attention_mask, output_hidden_states=mixes)
+        if self._cut is None:
+            layers = self._layers_of(self.body, **self._known(tokens), attention_mask=attention_mask)
         else:
-            assert self.halves is not None
-            outputs = self.halves.upper(
-                inputs_embeds=states.to(self.body.dtype), attention_mask=attention_mask, output_hidden_states=mixes
-            )
-        layers = outputs.hidden_states if mixes else (outputs.last_hidden_state,)
+            # Never the whole as well: a body and its half would both count the states of the layers they share.
+            if states is None:
+                states = self._cut.lower(**self._known(tokens), attention_mask=attention_mask).last_hidden_state
+            layers = self._read_upper(self._cut.upper, states.to(self._cut.dtype), attention_mask)
         with torch.autocast(attention_mask.device.type, enabled=False):
             return self.head.pool(tuple(layer.float() for layer in layers), attention_mask)  # (n_passes, output_width)
+
+    def _read_upper(self, upper: PreTrainedModel, states: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        if attention_mask.device.type != "cpu" or not can_be_packed(self.body):
+            return self._layers_of(upper, inputs_embeds=states, attention_mask=attention_mask)
+        lengths = attention_mask.sum(dim=1).tolist()
+        with packed(lengths):
+            layers = self._layers_of(upper, inputs_embeds=pack(states, attention_mask))
+        return tuple(unpack(layer, lengths) for layer in layers)
+
+    def _layers_of(self, body: PreTrainedModel, **given: Tensor) -> tuple[Tensor, ...]:
+        mixes = self.config.n_mixed_layers > 1
+        outputs = body(**given, output_hidden_states=mixes)
+        return outputs.hidden_states if mixes else (outputs.last_hidden_state,)
 
     def read_lower(
         self, *, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, texts: Tensor | None = None

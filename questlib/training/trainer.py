@@ -149,6 +149,7 @@ class QuestTrainer(Trainer):
         model.train()
         n_rows = len(inputs["metadata"]) * self.current_gradient_accumulation_steps
         assert isinstance(self.model, QuestModel)
+        n_parts, body = self._n_parts, self.model.body_of(inputs)
 
         def logits_of(part: dict[str, Tensor]) -> Tensor:
             with self.compute_loss_context_manager():
@@ -156,7 +157,7 @@ class QuestTrainer(Trainer):
 
         if self.model.loss.compares_rows:
             return self._on_cores.differentiate_together(
-                inputs, logits_of, self.model.loss, n_rows=n_rows, n_parts=self._n_parts
+                inputs, logits_of, self.model.loss, body=body, n_rows=n_rows, n_parts=n_parts
             )
 
         def loss_of(part: dict[str, Tensor]) -> Tensor:
@@ -165,7 +166,7 @@ class QuestTrainer(Trainer):
             assert isinstance(loss, Tensor)
             return loss
 
-        return self._on_cores.differentiate(inputs, loss_of, n_rows=n_rows, n_parts=self._n_parts)
+        return self._on_cores.differentiate(inputs, loss_of, body=body, n_rows=n_rows, n_parts=n_parts)
 
     def evaluate(
         self,
