@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from questlib import devices
-from questlib.devices import keep_precision, pick_device, pick_devices, pick_precision
+from questlib.devices import attention_of_any_shape, keep_precision, pick_device, pick_devices, pick_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -125,6 +125,16 @@ def test_what_was_trained_in_a_precision_predicts_in_it_where_the_device_has_it(
     monkeypatch.setattr(devices, "pick_precision", lambda *_: own)
     assert keep_precision(trained, device) == expected
     assert bool(caplog.messages) == (trained != expected)
+
+
+def test_attention_on_a_gpu_plans_nothing_for_a_new_shape() -> None:
+    before = torch.backends.cuda.cudnn_sdp_enabled()
+    with attention_of_any_shape(GPU):
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+        assert torch.backends.cuda.mem_efficient_sdp_enabled()  # takes a mask; flash does not
+    assert torch.backends.cuda.cudnn_sdp_enabled() == before
+    with attention_of_any_shape(CPU):  # whose threads share the switch
+        assert torch.backends.cuda.cudnn_sdp_enabled() == before
 
 
 @pytest.mark.gpu

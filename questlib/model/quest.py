@@ -12,6 +12,7 @@ from transformers.utils import ModelOutput
 
 from questlib.cpu.attention import attend_by_pass, can_be_packed, read_first_alone
 from questlib.cpu.packing import pack, packed, unpack
+from questlib.devices import attention_of_any_shape
 from questlib.model.body import begin_anew, read_body, refuse_other_weights, refuse_silent
 from questlib.model.config import QuestConfig, refuse_too_many_layers, refuse_unknown_options
 from questlib.model.distinct import split_passes
@@ -219,13 +220,14 @@ class QuestModel(PreTrainedModel):
         """
         given = {"input_ids": input_ids, "token_type_ids": token_type_ids, "states": states}
         parts, copies = split_passes(attention_mask, texts)
-        vectors = [
-            self._read(
-                attention_mask[part, :end],
-                **{name: each[part, :end] for name, each in given.items() if each is not None},
-            )
-            for part, end in parts
-        ]
+        with attention_of_any_shape(attention_mask.device):
+            vectors = [
+                self._read(
+                    attention_mask[part, :end],
+                    **{name: each[part, :end] for name, each in given.items() if each is not None},
+                )
+                for part, end in parts
+            ]
         return torch.cat(vectors)[copies]
 
     def _read(self, attention_mask: Tensor, *, states: Tensor | None = None, **tokens: Tensor) -> Tensor:
@@ -267,7 +269,8 @@ class QuestModel(PreTrainedModel):
         for part, end in parts:
             mask = attention_mask[part, :end]
             tokens = {name: each[part, :end] for name, each in given.items()}
-            states = self.halves.lower(**tokens, attention_mask=mask).last_hidden_state
+            with attention_of_any_shape(mask.device):
+                states = self.halves.lower(**tokens, attention_mask=mask).last_hidden_state
             read += [each[:length] for each, length in zip(states, mask.sum(dim=1).tolist(), strict=True)]
         return torch.cat([read[place] for place in copies.tolist()])
 
