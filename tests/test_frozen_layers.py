@@ -110,6 +110,14 @@ def test_folds_of_a_run_read_each_table_once(train_toy, toy_recipe, monkeypatch)
     assert np.isfinite(run.submission.iloc[:, 1:].to_numpy()).all()
 
 
+def test_models_that_differ_in_dropout_share_what_frozen_layers_read(rows, tmp_path):
+    encoder = toy.write_encoder(tmp_path)
+    for dropout in (0.0, 0.3):
+        options = {"hidden_dropout": dropout, "attention_dropout": dropout, "metadata_width": rows.metadata.shape[1]}
+        cache_states(begin(encoder, **options), rows, COLLATOR, folder=tmp_path, batch_size=4, precision="fp32")
+    assert len(list(tmp_path.glob("states-*.npy"))) == 1
+
+
 def test_states_are_left_out_where_they_would_fill_the_disk(rows, tmp_path, monkeypatch, caplog):
     model = begin(toy.write_encoder(tmp_path), metadata_width=rows.metadata.shape[1])
     monkeypatch.setattr("questlib.training.states._MOST_BYTES", 100)

@@ -12,11 +12,14 @@ import pyarrow as pa
 from torch import Tensor
 
 from questlib.batches import QuestRows
+from questlib.model.quest import QuestModel
 
 
-def hash_work(about: object, weights: Mapping[str, Tensor], rows: QuestRows) -> str:
-    """Name what some weights make of the text of some rows; `about` is what else decides it, as JSON has it."""
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
+def hash_work(model: QuestModel, about: object, weights: Mapping[str, Tensor], rows: QuestRows) -> str:
+    """Name what some weights of a model make of the text of some rows; `about` is what else decides it, as JSON."""
+    # What does not learn drops nothing, so models that differ in dropout share it.
+    body = {name: value for name, value in model.config.body.items() if "drop" not in name}
+    digest = hashlib.sha256(json.dumps([model.device.type, body, about], sort_keys=True).encode())
     for name, weight in weights.items():
         digest.update(name.encode())
         digest.update(weight.detach().cpu().contiguous().numpy().tobytes())

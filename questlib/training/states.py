@@ -83,8 +83,8 @@ def _path(model: QuestModel, rows: QuestRows, folder: Path, precision: str) -> P
     assert model.halves is not None
     frozen = {id(parameter) for parameter in model.frozen_parameters()}
     weights = {name: weight for name, weight in model.body.named_parameters() if id(weight) in frozen}
-    about = ["1", precision, model.device.type, model.config.body, model.config.freeze_layers]
-    return folder / f"states-{hash_work(about, weights, rows)}.npy"
+    about = ["1", precision, model.config.freeze_layers]
+    return folder / f"states-{hash_work(model, about, weights, rows)}.npy"
 
 
 def _shape(model: QuestModel, rows: QuestRows) -> tuple[int, int]:

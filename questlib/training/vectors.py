@@ -74,5 +74,5 @@ def cache_vectors(
 
 def _key(model: QuestModel, rows: QuestRows, precision: str) -> str:
     config = model.config  # the Trainer writes into other fields of it
-    about = ["2", precision, model.device.type, config.body, config.pooling, config.n_mixed_layers]
-    return hash_work(about, model.pooling_state(), rows)
+    about = ["2", precision, config.pooling, config.n_mixed_layers]
+    return hash_work(model, about, model.pooling_state(), rows)
