@@ -1,5 +1,6 @@
 """One member on one fold: what a process is given, and what it does with it."""
 
+import gc
 import logging
 import math
 import time
@@ -7,7 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 
+from questlib.cpu.cores import give_freed_memory_back
 from questlib.data import IndexArray, Tables
 from questlib.marks import finished_whole
 from questlib.members import MEMBERS
@@ -89,6 +92,7 @@ class FinishedFold:
 def measure_fold(task: FoldTask) -> Speed | None:
     """Tell how fast a member would be trained on this fold; None for a kind that need not be asked."""
     logger.info("%s: a few steps tell how fast it is", task.member.name)
+    _release_memory()
     member = MEMBERS[task.member.kind](
         task.member, cache_folder=task.cache_folder, checkpoint_folder=task.checkpoint_folder.parent
     )
@@ -98,6 +102,7 @@ def measure_fold(task: FoldTask) -> Speed | None:
 def train_fold(task: FoldTask) -> FinishedFold:
     """Train a member on all folds but one, predict that one and the test, and leave it whole in the run folder."""
     start = time.monotonic()
+    _release_memory()
     checkpoints = None if task.member.is_quick else task.checkpoint_folder
     is_resumed = task.read_progress() is not None
     if checkpoints is not None:
@@ -127,3 +132,12 @@ def train_fold(task: FoldTask) -> FinishedFold:
         epochs=() if is_resumed else tuple(last.values()),
         notes=member.notes,
     )
+
+
+def _release_memory() -> None:
+    # A trainer and its model name one another: those of the last task, a gigabyte of a base-size encoder with its
+    # optimiser, stay until Python looks for such circles.
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    give_freed_memory_back()

@@ -1,3 +1,4 @@
+import gc
 import json
 import logging
 from dataclasses import replace
@@ -14,7 +15,9 @@ from questlib.data import question_of
 from questlib.inference import predict_table
 from questlib.members import load_member
 from questlib.members.lexical import LexicalMember
+from questlib.members.transformer import TransformerMember
 from questlib.metrics import score_predictions
+from questlib.model import QuestModel
 from questlib.predictions import read_member
 from questlib.recipe import LexicalRecipe, ModelOptions, Recipe, TextLayout
 from questlib.run_folder import fold_folder, read_json
@@ -246,3 +249,21 @@ def test_slice_of_the_data_with_constant_targets_is_trained_to_a_submission(tmp_
     assert run.submission[list(TARGETS)].nunique().min() > 1
     assert np.ptp(run.submission[TARGETS[0]]) < 1e-5
     check_submission(run.submission, columns=list(run.submission.columns), ids=run.tables.test[ID])
+
+
+def test_a_task_begins_with_no_model_of_the_last_in_memory(train_toy, toy_recipe, monkeypatch):
+    alive, begin = [], TransformerMember._prepare
+
+    def count(self, *arguments, **options):  # noqa: ANN002, ANN003
+        alive.append(sum(isinstance(each, QuestModel) for each in gc.get_objects()))
+        return begin(self, *arguments, **options)
+
+    monkeypatch.setattr(TransformerMember, "_prepare", count)
+    gc.collect()
+    gc.disable()  # Python's own time for it hangs on what else was made
+    try:
+        train_toy(replace(toy_recipe, members=toy_recipe.members[:1]))
+    finally:
+        gc.enable()
+    assert len(alive) > 1
+    assert not any(alive)

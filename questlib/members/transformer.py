@@ -9,7 +9,6 @@ import datasets
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import torch
 from transformers import AutoConfig, set_seed
 
 from questlib.batches import PassCollator, QuestRows
@@ -95,8 +94,6 @@ class TransformerMember(Member[TransformerRecipe]):
             cache_folder=self.cache_folder,
             before=time.monotonic() - start,
         )
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
         return replace(speed, frozen_row=0.0) if self._are_kept(frame, given.model) else speed
 
     def _fit(self, frame: pd.DataFrame, rows: IndexArray) -> None:
