@@ -177,7 +177,8 @@ def test_own_dropout_acts_in_modules_by_its_seed_and_in_training_alone():
     assert torch.equal(drop(1), states)
 
 
-def test_a_loss_that_compares_rows_has_the_gradients_of_the_whole_batch(n_cores, encoder_folder, rows):
+@pytest.mark.parametrize("n_parts", [1, 7])  # more than cores go forward twice
+def test_a_loss_that_compares_rows_has_the_gradients_of_the_whole_batch(n_parts, n_cores, encoder_folder, rows):
     torch.manual_seed(0)
     model = QuestModel.from_encoder(
         encoder_folder, n_kinds=2, metadata_width=rows.metadata.shape[1], loss="margin_ranking", head_dropout=0.0
@@ -187,7 +188,7 @@ def test_a_loss_that_compares_rows_has_the_gradients_of_the_whole_batch(n_cores,
     expected = {name: each.grad.clone() for name, each in model.named_parameters() if each.grad is not None}
     model.zero_grad(set_to_none=True)
     loss = StepOnCores(model, precision="fp32").differentiate_together(
-        batch, lambda part: model(**part).logits, model.loss, body=model.body, n_rows=10
+        batch, lambda part: model(**part).logits, model.loss, body=model.body, n_rows=10, n_parts=n_parts
     )
     assert loss.item() == pytest.approx(model(**batch).loss.item(), rel=1e-5)
     for name, parameter in model.named_parameters():

@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
@@ -11,10 +12,13 @@ from transformers import PreTrainedModel
 from questlib.cpu.cores import OwnDropout, count_cores, give_freed_memory_back, map_on_cores
 from questlib.devices import narrowed
 
-# More rows at once take more memory; with fewer, adding gradients takes longer.
-_ROWS_OF_A_PART = 8
+# More tokens at once take more memory: each a third of a megabyte in six layers of a base-size body. With fewer, adding
+# gradients takes longer.
+_TOKENS_OF_A_PART = 4_096
 # Memory that is freed is kept for the next batch, and what has gathered is given back after so many.
 _BATCHES_TO_GIVE_BACK = 32
+
+_SeededPart = tuple[dict[str, Tensor], int]  # each part drops by a seed of its own
 
 
 class StepOnCores:
@@ -53,7 +57,7 @@ class StepOnCores:
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         parts = self._split(batch, n_parts)
 
-        def compute(part_and_seed: tuple[dict[str, Tensor], int]) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        def compute(part_and_seed: _SeededPart) -> tuple[Tensor, tuple[Tensor | None, ...]]:
             part, seed = part_and_seed
             with OwnDropout(seed):
                 loss = loss_of(part) * len(part["metadata"]) / n_rows
@@ -79,6 +83,8 @@ class StepOnCores:
     ) -> Tensor:
         """Do the same where the loss compares rows: forward in parts, the loss of them all, backward in parts.
 
+        Where there are more parts than cores, what each needs to go backward is not kept but computed once more.
+
         Args:
             batch: As `differentiate` takes it, and so the last three.
             logits_of: Gives the logits of a part, with their graph; is called from several threads.
@@ -90,38 +96,42 @@ class StepOnCores:
         device = batch["metadata"].device
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         parts = self._split(batch, n_parts)
+        is_kept = len(parts) <= _count_parts_at_once(device)
 
-        def go_forward(part_and_seed: tuple[dict[str, Tensor], int]) -> Tensor:
+        def go_forward(part_and_seed: _SeededPart) -> Tensor:
             part, seed = part_and_seed
-            with OwnDropout(seed):
+            with OwnDropout(seed):  # drops the same the second time
                 return logits_of({name: each for name, each in part.items() if name != "labels"})
 
-        def go_backward(logits_and_gradient: tuple[Tensor, Tensor]) -> tuple[Tensor | None, ...]:
-            logits, gradient = logits_and_gradient
+        def tell_logits(part_and_seed: _SeededPart) -> Tensor:
+            with torch.set_grad_enabled(is_kept):
+                return go_forward(part_and_seed)
+
+        def go_backward(given: tuple[_SeededPart, Tensor, Tensor]) -> tuple[Tensor | None, ...]:
+            part_and_seed, logits, gradient = given
+            logits = logits if is_kept else go_forward(part_and_seed)
             return torch.autograd.grad(logits, parameters, gradient, allow_unused=True)
 
         with self._shared_by_parts(body):
-            logits = list(map_on_cores(go_forward, parts, device=device))
+            logits = list(map_on_cores(tell_logits, parts, device=device))
             together = torch.cat(logits).detach().requires_grad_()
             labels = torch.cat([part["labels"] for part, _ in parts]).float()
             loss = loss_of(together, labels) * len(labels) / n_rows
             (gradient,) = torch.autograd.grad(loss, together)
-            pairs = list(zip(logits, gradient.split([len(each) for each in logits]), strict=True))
+            of_parts = gradient.split([len(each) for each in logits])
             sums = [parameter.grad for parameter in parameters]
-            for gradients in map_on_cores(go_backward, pairs, device=device):
+            for gradients in map_on_cores(go_backward, list(zip(parts, logits, of_parts, strict=True)), device=device):
                 self._add_gradients(sums, gradients)
         self._give_gradients(parameters, sums)
         return loss.detach()
 
-    def _split(self, batch: dict[str, Tensor], n_parts: int) -> list[tuple[dict[str, Tensor], int]]:
-        # Each part with a seed of its own.
+    def _split(self, batch: dict[str, Tensor], n_parts: int) -> list[_SeededPart]:
         self._n_batches += 1
         if self._n_batches % _BATCHES_TO_GIVE_BACK == 0:
             give_freed_memory_back()
-        rows = batch["metadata"]
-        # Two at least: one core takes the parts that two take.
-        n_parts = max(2, n_parts, count_cores(rows.device), math.ceil(len(rows) / _ROWS_OF_A_PART))
-        parts = split_batch(batch, n_parts)
+        n_at_once = _count_parts_at_once(batch["metadata"].device)
+        n_rounds = math.ceil(max(n_parts, _count_tokens(batch) / _TOKENS_OF_A_PART) / n_at_once)
+        parts = split_batch(batch, n_at_once * n_rounds)
         return list(zip(parts, torch.randint(2**62, (len(parts),)).tolist(), strict=True))
 
     def _add_gradients(self, sums: list[Tensor | None], gradients: Sequence[Tensor | None]) -> None:
@@ -154,6 +164,17 @@ class StepOnCores:
                 yield
         finally:
             words.sparse = False
+
+
+def _count_parts_at_once(device: torch.device) -> int:
+    return max(2, count_cores(device))  # one core takes the parts that two take
+
+
+def _count_tokens(batch: dict[str, Tensor]) -> int:
+    # A pass that several rows share is read once.
+    lengths = batch["attention_mask"].sum(dim=1)
+    first = np.unique(batch["texts"], return_index=True)[1] if "texts" in batch else slice(None)
+    return int(lengths[first].sum())
 
 
 def split_batch(batch: dict[str, Tensor], n_parts: int) -> list[dict[str, Tensor]]:
