@@ -91,6 +91,7 @@ def test_seed_profile_is_the_write_ups_recipe():
     full, head = seed["stages"]
     assert (seed["encoder"], seed["max_length"], seed["pooling"]) == ("bert-base-uncased", 512, "cls")
     assert (seed["layout"], seed["separator"], seed["head_share"]) == ("joint", "space", 1.0)
+    assert (seed["loss"], seed["hidden_dropout"], seed["attention_dropout"]) == ("binary_cross_entropy", 0.1, 0.1)
     assert (full["epochs"], full["learning_rate"], full["trainable"]) == (10, 4e-5, ["*"])
     assert (head["epochs"], head["head_learning_rate"], head["trainable"]) == (20, 3e-5, ["head.*"])
     assert {stage["weight_decay"] for stage in seed["stages"]} == {0.02}
