@@ -138,6 +138,5 @@ def _release_memory() -> None:
     # A trainer and its model name one another: those of the last task, a gigabyte of a base-size encoder with its
     # optimiser, stay until Python looks for such circles.
     gc.collect()
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
+    torch.cuda.empty_cache()
     give_freed_memory_back()

@@ -196,6 +196,34 @@ def test_a_loss_that_compares_rows_has_the_gradients_of_the_whole_batch(n_parts,
             np.testing.assert_allclose(parameter.grad, expected[name], atol=1e-6, err_msg=name)
 
 
+@pytest.mark.parametrize("n_cores", [2], indirect=True)
+def test_a_batch_of_many_tokens_goes_forward_twice_and_drops_the_same(n_cores, encoder_folder, rows, monkeypatch):
+    width = rows.metadata.shape[1]
+    model = QuestModel.from_encoder(encoder_folder, n_kinds=2, metadata_width=width, loss="margin_ranking").train()
+    batch = COLLATOR([rows[row] for row in range(8)])
+    batch["metadata"][:, 0] = torch.arange(8.0)  # tells the parts apart
+    kept = []
+
+    def logits_of(part):
+        logits = model(**part).logits
+        kept.append((part["metadata"][:, 0].tolist(), logits.requires_grad, logits.detach()))
+        return logits
+
+    def differentiate():
+        kept.clear()
+        step = StepOnCores(model, precision="fp32")
+        step.differentiate_together(batch, logits_of, model.loss, body=model.body, n_rows=8)
+        return [each for _, requires_grad, each in sorted(kept, key=lambda part: part[:2]) if not requires_grad]
+
+    assert differentiate() == []
+    assert len(kept) == 2
+    monkeypatch.setattr("questlib.cpu.step._TOKENS_OF_A_PART", int(batch["attention_mask"].sum()) // 8)
+    first = differentiate()
+    again = [each for _, requires_grad, each in sorted(kept, key=lambda part: part[:2]) if requires_grad]
+    assert len(first) == len(again) > 2
+    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+
+
 def test_training_by_the_order_of_rows_is_the_same_on_any_number_of_cores(n_cores, encoder_folder, rows, tmp_path):
     losses, model = train(encoder_folder, rows, tmp_path / "many", dropout=0.0, loss="soft_spearman")
     torch.set_num_threads(1)

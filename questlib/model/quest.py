@@ -266,12 +266,12 @@ class QuestModel(PreTrainedModel):
         given = self._known({"input_ids": input_ids, "token_type_ids": token_type_ids})
         parts, copies = split_passes(attention_mask, texts)
         read: list[Tensor] = []
-        for part, end in parts:
-            mask = attention_mask[part, :end]
-            tokens = {name: each[part, :end] for name, each in given.items()}
-            with attention_of_any_shape(mask.device):
+        with attention_of_any_shape(attention_mask.device):
+            for part, end in parts:
+                mask = attention_mask[part, :end]
+                tokens = {name: each[part, :end] for name, each in given.items()}
                 states = self.halves.lower(**tokens, attention_mask=mask).last_hidden_state
-            read += [each[:length] for each, length in zip(states, mask.sum(dim=1).tolist(), strict=True)]
+                read += [each[:length] for each, length in zip(states, mask.sum(dim=1).tolist(), strict=True)]
         return torch.cat([read[place] for place in copies.tolist()])
 
     def _known(self, tokens: dict[str, Tensor]) -> dict[str, Tensor]:

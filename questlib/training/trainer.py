@@ -141,8 +141,7 @@ class QuestTrainer(Trainer):
         self._n_parts *= 2
         self.notes.append(f"memory did not suffice for a batch ({told}): it is computed in {self._n_parts} parts")
         logger.warning("%s", self.notes[-1])
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        torch.cuda.empty_cache()
         return None
 
     def _differentiate_on_cores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
