@@ -12,6 +12,12 @@ _LIBRARY = ctypes.CDLL(None) if sys.platform == "linux" else None
 
 
 _LAUNCHED = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+# Of MPI's launchers: accelerate would wait for as many processes.
+_SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")
+# What `accelerate launch` hands on, and a run's parameters decide: silently, it would train in another precision, say.
+_DECIDED = ("MIXED_PRECISION", "DYNAMO_BACKEND", "USE_FSDP", "USE_DEEPSPEED", "USE_MEGATRON_LM", "TORCH_DEVICE")
+_ACCELERATE = "ACCELERATE_"
+_NOTHING = ("no", "n", "false", "f", "off", "0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +34,24 @@ def find_launched() -> Launched:
     """Tell which process this is, by the variables that launchers set.
 
     Raises:
-        RuntimeError: If they do not agree, as when a few are left over in a shell.
+        RuntimeError: If they do not agree, as when a few are left over in a shell, or ask for what parameters decide.
     """
+    launched = _read_launched()
+    left = {name: os.environ[name] for name in _SIZES if os.environ.get(name, str(launched.size)) != str(launched.size)}
+    for name, value in os.environ.items():
+        decides = name.removeprefix(_ACCELERATE) in _DECIDED and value.lower() not in _NOTHING
+        if name.startswith(_ACCELERATE) and (decides or not value):
+            left[name] = value
+    if left:
+        told = ", ".join(f"{name}={value!r}" for name, value in left.items())
+        raise RuntimeError(
+            f"a launcher's variables must not change how a run trains, which its parameters decide, however {told}; "
+            "unset them"
+        )
+    return launched
+
+
+def _read_launched() -> Launched:
     given = {name: os.environ[name] for name in _LAUNCHED if name in os.environ}
     if not {"RANK", "LOCAL_RANK", "WORLD_SIZE"} & set(given):
         return Launched()

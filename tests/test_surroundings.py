@@ -46,6 +46,29 @@ def execute(notebook, toy_folder, **options):  # noqa: ANN003
     return run_notebook(notebook, profile="plain", data=str(toy_folder), **options)
 
 
+@pytest.mark.parametrize(
+    "left",
+    [
+        {"OMPI_COMM_WORLD_SIZE": "2"}, {"PMI_SIZE": ""}, WHOLE | {"MV2_COMM_WORLD_SIZE": "4"},
+        {"ACCELERATE_MIXED_PRECISION": "bf16"}, {"ACCELERATE_DYNAMO_BACKEND": "inductor"},
+        WHOLE | {"ACCELERATE_USE_FSDP": "true"}, {"ACCELERATE_TORCH_DEVICE": "meta"}, {"ACCELERATE_USE_CPU": ""},
+    ],
+)  # fmt: skip
+def test_launcher_does_not_change_how_a_run_trains(left, monkeypatch):
+    for name, value in left.items():
+        monkeypatch.setenv(name, value)
+    name, value = list(left.items())[-1]
+    with pytest.raises(RuntimeError, match=f"must not change how a run trains, .* {name}={value!r}; unset"):
+        find_launched()
+
+
+def test_what_a_launcher_sets_by_itself_is_believed(monkeypatch):
+    own = {"OMPI_COMM_WORLD_SIZE": "2", "ACCELERATE_MIXED_PRECISION": "no", "ACCELERATE_DYNAMO_BACKEND": "NO"}
+    for name, value in (WHOLE | own | {"ACCELERATE_USE_CPU": "False", "ACCELERATE_CPU_AFFINITY": "1"}).items():
+        monkeypatch.setenv(name, value)
+    assert find_launched().size == 2
+
+
 def test_launcher_is_believed_when_all_of_its_variables_agree(monkeypatch):
     assert find_launched() == Launched()
     for name, value in WHOLE.items():
