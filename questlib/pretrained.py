@@ -46,6 +46,8 @@ ENCODER_FILES = [
     "*.model",
     "special_tokens_map*",
 ]
+_ADAPTER = "adapter_config.json"
+_KINDS = ("F16", "BF16", "F32", "F64", "I64", "BOOL")
 _HUB_TIMEOUT = 10.0  # seconds
 
 
@@ -78,7 +80,12 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def refuse_damaged(folder: Path) -> None:
-    """Refuse an encoder's folder of which a file is cut off, no more than a pointer to one, or missing, by its name."""
+    """Refuse an encoder's folder of which a file is cut off, no more than a pointer to one, or missing, by its name.
+
+    So are weights that are no floats, and an adapter, beside which another encoder would be read.
+    """
+    if (folder / _ADAPTER).exists():
+        raise ValueError(f"{folder} must hold a whole encoder, however {_ADAPTER} is of an adapter; merge it into one")
     paths = list_files(folder)
     for path in paths:
         try:
@@ -96,19 +103,39 @@ def refuse_damaged(folder: Path) -> None:
     if not weights:
         held = sorted(path.name for path in folder.iterdir())
         raise ValueError(f"the encoder {folder} must hold its weights as safetensors, however it holds: {held[:20]}")
-    if WEIGHTS in weights:
-        return
+    for name in [WEIGHTS] if WEIGHTS in weights else _list_parts(folder, weights):
+        _refuse_integers(folder / name)
+
+
+def _list_parts(folder: Path, weights: set[str]) -> list[str]:
     index = folder / f"{WEIGHTS}.index.json"
     if not index.is_file():
         raise FileNotFoundError(
             f"the encoder {folder} must hold {WEIGHTS}, or {index.name} beside the parts of it, however only: "
             f"{sorted(weights)}; fetch it anew"
         )
-    missing = sorted(set(json.loads(index.read_text(encoding="utf-8")).get("weight_map", {}).values()) - weights)
+    content = json.loads(index.read_text(encoding="utf-8"))
+    parts = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(parts, dict) or not parts:
+        raise ValueError(f"{index} must name the file of each weight, however it has no weight_map; fetch it anew")
+    missing = sorted(set(parts.values()) - weights)
     if missing:
         raise FileNotFoundError(
             f"the encoder {folder} must hold every part that {index.name} names, however {missing[:3]} "
             f"{'is' if len(missing) == 1 else 'are'} missing; fetch it anew"
+        )
+    return sorted(set(parts.values()))
+
+
+def _refuse_integers(path: Path) -> None:
+    # Quantised weights mean nothing without their scales, but would be read. Tables of positions are of 64 bits.
+    with safe_open(path, framework="numpy") as weights:
+        kinds = {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
+    wrong = [f"{name} of {kind}" for name, kind in kinds.items() if kind not in _KINDS]
+    if wrong:
+        raise ValueError(
+            f"the weights in {path} must be floats of 16 to 64 bits, however not {wrong[:3]}; "
+            "choose an encoder that is not quantised"
         )
 
 

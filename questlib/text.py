@@ -28,7 +28,8 @@ _INT8S, _INT32S = pa.list_(pa.int8()), pa.list_(pa.int32())
 _LISTS = {"input_ids": pa.list_(_INT32S), "token_type_ids": pa.list_(_INT8S), "kinds": _INT8S}
 _SCHEMA = pa.schema(_LISTS | {"texts": pa.list_(pa.int64()), "length": pa.int32()})
 _ROWS_AT_A_TIME = 1_000
-_ENGLISH = "how do you find out what a good answer to this question is"
+# Capitals, because a tokenizer that has lost its lower-casing knows no word that begins with one.
+_ENGLISH = "What is a good answer to this question? How do you find out? The people here would like to know."
 _CACHE_FORMAT = "2"  # raised when the same text and layout begin to give other tokens
 
 
@@ -68,7 +69,8 @@ def refuse_unfit(tokenizer: PreTrainedTokenizerFast, *, folder: Path, n_embeddin
         n_embeddings: Rows of the table of words that its ids are looked up in.
 
     Raises:
-        ValueError: If it has no padding, ids past the table or for less than half of it, or knows no ordinary English.
+        ValueError: If it has no padding, ids past the table or for less than half of it, or makes unknowns or single
+            letters of ordinary English.
     """
     if tokenizer.pad_token_id is None:
         raise ValueError(f"the tokenizer in {folder} must have a padding token, however it has none; name one")
@@ -78,12 +80,13 @@ def refuse_unfit(tokenizer: PreTrainedTokenizerFast, *, folder: Path, n_embeddin
             f"the tokenizer in {folder} must belong to the weights, however its {len(ids)} tokens reach id "
             f"{max(ids, default=0)} and the weights know {n_embeddings}; put the encoder's own tokenizer files there"
         )
-    words = _tokenize([_ENGLISH], tokenizer)[0]
-    unknown = sum(word == tokenizer.unk_token_id for word in words)
-    if not words or unknown > len(words) / 5:
+    tokens = _tokenize([_ENGLISH], tokenizer)[0]
+    unknown = sum(token == tokenizer.unk_token_id for token in tokens)
+    n_letters = sum(letter.isalpha() for letter in _ENGLISH)
+    if not tokens or unknown > len(tokens) / 10 or len(tokens) > n_letters / 2:
         raise ValueError(
-            f"the tokenizer in {folder} must read English, however {unknown} of {len(words)} tokens of {_ENGLISH!r} "
-            "are unknown to it; put the encoder's own tokenizer files there"
+            f"the tokenizer in {folder} must read English, however of {_ENGLISH!r} it makes {len(tokens)} tokens, "
+            f"{unknown} of them unknown; put the encoder's own tokenizer files there"
         )
 
 

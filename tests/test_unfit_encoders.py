@@ -39,6 +39,11 @@ def rename_weights(folder: Path, rename) -> None:  # noqa: ANN001
     save_file({name: each for name, each in weights.items() if name}, folder / WEIGHTS, metadata={"format": "pt"})
 
 
+def spoil_config(folder: Path, **changes: object) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+
+
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "_orig_mod.module.", "base_model.model."])
 def test_weights_of_other_names_are_refused_with_those_that_are_missing_and_those_found(prefix, folder):
     rename_weights(folder, lambda name: prefix + name)
@@ -67,9 +72,61 @@ def test_a_pooler_may_be_missing_because_it_is_not_read(folder):
 
 
 def test_weights_of_another_width_are_refused(folder):
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 64}))
+    spoil_config(folder, intermediate_size=64)
     with pytest.raises(ValueError, match=r"must fit its config.json"):
+        check(folder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"num_attention_heads": 3}, {"hidden_size": "16"}, {"num_hidden_layers": 0}, {"vocab_size": 0},
+        {"hidden_act": "nonsense"}, {"pad_token_id": 500}, {"model_type": "berty"}, {"hidden_dropout_prob": 2.0},
+        {"dtype": "float3"}, {"quantization_config": {"quant_method": "fp8"}},
+        {"quantization_config": {"quant_method": "bitsandbytes", "load_in_8bit": True}},
+    ],
+)  # fmt: skip
+def test_a_configuration_of_which_no_body_can_be_built_is_refused_by_file_name(changes, folder):
+    spoil_config(folder, **changes)
+    with pytest.raises(ValueError, match=r"config.json must describe an encoder with weights in floats, however: .+"):
+        check(folder)
+
+
+@pytest.mark.parametrize("content", ["[1]", "null", "{}"])
+def test_a_configuration_that_is_none_is_refused_by_file_name(content, folder):
+    (folder / "config.json").write_text(content)
+    with pytest.raises(ValueError, match=r"config.json must describe an encoder"):
+        check(folder)
+
+
+@pytest.mark.parametrize("prefix", ["", "bert."])
+def test_weights_of_more_layers_than_the_configuration_has_are_refused(prefix, folder):
+    rename_weights(folder, lambda name: prefix + name)
+    spoil_config(folder, num_hidden_layers=1)
+    with pytest.raises(ValueError, match=rf"16 are of other names, such as \['{prefix}encoder.layer.1"):
+        check(folder)
+
+
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int32])
+def test_weights_that_are_no_floats_are_refused(kind, folder):
+    weights = load_file(folder / WEIGHTS)
+    name = "encoder.layer.0.output.dense.weight"
+    save_file(weights | {name: (weights[name] * 100).to(kind)}, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"must be floats of 16 to 64 bits, however not \['{name} of "):
+        check(folder)
+
+
+def test_weights_of_which_the_end_was_never_written_are_refused(folder):
+    content = (folder / WEIGHTS).read_bytes()
+    (folder / WEIGHTS).write_bytes(content[: len(content) // 2].ljust(len(content), b"\0"))
+    with pytest.raises(ValueError, match=r"these hold nothing but zeros: \['encoder.layer"):
+        check(folder)
+
+
+def test_an_adapter_is_refused_because_another_encoder_would_be_read(folder):
+    adapter = {"peft_type": "LORA", "base_model_name_or_path": str(folder.parent / "other"), "r": 2}
+    (folder / "adapter_config.json").write_text(json.dumps(adapter))
+    with pytest.raises(ValueError, match=r"must hold a whole encoder, however adapter_config.json"):
         check(folder)
 
 
@@ -111,9 +168,26 @@ def add_words(content: dict) -> None:
     content["model"]["vocab"] |= {f"word{number}": 200 + number for number in range(20)}
 
 
+def forget_small_letters(content: dict) -> None:
+    content["normalizer"]["lowercase"] = False
+
+
+def keep_letters_alone(content: dict) -> None:
+    words = content["model"]["vocab"]
+    content["model"]["vocab"] = {
+        f"[unused{number}]" if word.isalpha() and len(word) > 1 else word: number for word, number in words.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
-    [(cut_words, "must belong to the weights"), (replace_words, "must read English"), (add_words, "reach id 219")],
+    [
+        (cut_words, "must belong to the weights"),
+        (replace_words, "must read English"),
+        (forget_small_letters, "must read English"),
+        (keep_letters_alone, "must read English"),
+        (add_words, "reach id 219"),
+    ],
 )
 def test_a_tokenizer_of_another_encoder_is_refused(change, message, folder):
     spoil_vocabulary(folder, change)
@@ -163,6 +237,10 @@ def test_parts_without_their_index_or_an_index_without_its_parts_are_refused(fol
     index.unlink()
     with pytest.raises(FileNotFoundError, match=r"must hold model.safetensors, or model.safetensors.index.json beside"):
         check(folder)
+    for content in ("[]", "{}"):
+        index.write_text(content)
+        with pytest.raises(ValueError, match=r"index.json must name the file of each weight"):
+            check(folder)
     index.write_text(kept)
     part = sorted(folder.glob("*.safetensors"))[1]
     part.unlink()
@@ -172,7 +250,8 @@ def test_parts_without_their_index_or_an_index_without_its_parts_are_refused(fol
 
 # Families that take ids and a mask alone, with what their tiny configuration needs beside the common names.
 TINY = {
-    "vocab_size": 94, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32,
+    "vocab_size": toy.build_config("bert").vocab_size,
+    "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2, "intermediate_size": 32,
     "max_position_embeddings": 80, "pad_token_id": 1,
 }  # fmt: skip
 POSITIONS = {  # family: (configuration, tokens that it reads)

@@ -28,6 +28,7 @@ FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "modernbert", "electr
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789?.,"
 WORDS = ("how", "why", "what", "the", "title", "body", "answer", "good", "bad", "is", "to", "step")
+WORDS += ("question", "this", "do", "you", "find", "out", "people", "here", "would", "like", "know")
 
 _WIDTH, _HEADS, _LAYERS, _POSITIONS = 16, 2, 2, 80
 # Names that differ between families: width, heads, layers, inner width.
@@ -74,7 +75,7 @@ def build_config(family: str) -> PretrainedConfig:
 
 
 def write_tokenizer(folder: Path) -> None:
-    """Write a word-piece tokenizer that knows every letter and a dozen words."""
+    """Write a word-piece tokenizer that knows every letter and two dozen words."""
     tokens = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     core = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))

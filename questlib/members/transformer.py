@@ -9,7 +9,7 @@ import datasets
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from transformers import AutoConfig, set_seed
+from transformers import set_seed
 
 from questlib.batches import PassCollator, QuestRows
 from questlib.data import IndexArray, fill_nulls, hold_out_questions, question_of
@@ -17,6 +17,7 @@ from questlib.devices import keep_precision, pick_device, pick_precision
 from questlib.marks import hash_text
 from questlib.members.base import FloatArray, Member
 from questlib.metadata import MetadataEncoder
+from questlib.model.body import read_config
 from questlib.model.longest import longest_pass
 from questlib.model.prediction import predict
 from questlib.model.quest import QuestModel
@@ -213,8 +214,7 @@ def find_long_enough(recipe: TransformerRecipe) -> Path:
     """Find the folder of a member's encoder; one that is not here, or reads shorter passes, is refused."""
     folder = find_encoder(recipe.encoder)
     refuse_damaged(folder)
-    config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
-    limit = longest_pass(config, at_most=recipe.layout.max_length)
+    limit = longest_pass(read_config(folder), at_most=recipe.layout.max_length)
     if recipe.layout.max_length > limit:
         raise ValueError(
             f"max_length of member {recipe.name!r} must not exceed what the encoder {recipe.encoder} reads, "

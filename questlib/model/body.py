@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 
 _N_TOKENS = 8  # of a pass that a body is tried with
 
@@ -14,6 +14,30 @@ def short_pass(body: PreTrainedModel) -> dict[str, Tensor]:
     """Give a pass that every body should read, of its last words: ids and mask of shape (1, n_tokens)."""
     ids = torch.arange(body.config.vocab_size - _N_TOKENS, body.config.vocab_size, device=body.device)[None]
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+
+
+def read_config(folder: str | Path) -> PretrainedConfig:
+    """Read what an encoder's config.json says, and try whether a body can be built of it, without weights.
+
+    Raises:
+        ValueError: If it cannot, or the weights are quantised, which nothing here trains.
+    """
+    path = Path(folder) / "config.json"
+    try:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        if getattr(config, "num_hidden_layers", 1) < 1:
+            raise ValueError(f"{config.num_hidden_layers=}")
+        if getattr(config, "quantization_config", None) is not None:
+            raise ValueError("its weights are quantised")
+        with torch.device("meta"):
+            AutoModel.from_config(config)
+    except Exception as error:  # whatever a class of configuration, a layer or an allocation raises
+        told = " ".join(str(error).split())[:300]
+        raise ValueError(
+            f"{path} must describe an encoder with weights in floats, however: {type(error).__name__}: {told}; "
+            "fetch it anew, or choose another encoder"
+        ) from error
+    return config
 
 
 def read_body(folder: Path, body_config: PretrainedConfig) -> PreTrainedModel:
@@ -29,8 +53,32 @@ def read_body(folder: Path, body_config: PretrainedConfig) -> PreTrainedModel:
             f"the weights in {folder} must fit its config.json, however they do not: {told}; fetch it anew"
         ) from error
     missing = [name for name in found["missing_keys"] if not name.startswith("pooler.")]  # of which none is read
-    refuse_other_weights(folder, missing=missing, unknown=found["unexpected_keys"] if missing else ())
+    # A task model's head may be there too, but no layers that the configuration does not tell of.
+    unknown = found["unexpected_keys"]
+    refuse_other_weights(folder, missing=missing, unknown=unknown if missing else _list_surplus(body, unknown))
+    empty = [name for name, weight in body.named_parameters() if _is_matrix_of_layer(name, weight) and not weight.any()]
+    if empty:
+        raise ValueError(
+            f"the weights in {folder} must be whole, however these hold nothing but zeros: {empty[:3]}; fetch them anew"
+        )
     return body
+
+
+def _list_surplus(body: PreTrainedModel, names: Iterable[str]) -> list[str]:
+    # Of a list of two layers, 0 and 1, `encoder.layer.2` is more.
+    lists = {f"{path}.": len(each) for path, each in body.named_modules() if isinstance(each, nn.ModuleList)}
+    surplus = []
+    for name in names:
+        for path, n_layers in lists.items():
+            number = name.removeprefix(f"{body.base_model_prefix}.").removeprefix(path).split(".")[0]
+            if f"{path}{number}." in name and number.isdecimal() and int(number) >= n_layers:
+                surplus.append(name)
+    return surplus
+
+
+def _is_matrix_of_layer(name: str, weight: Tensor) -> bool:
+    # A bias may begin as zeros, and tables of types or positions stay so where they are not used.
+    return name.endswith("weight") and weight.ndim > 1 and "embed" not in name and not name.startswith("pooler.")
 
 
 def refuse_other_weights(folder: str | Path, *, missing: Iterable[str], unknown: Iterable[str]) -> None:

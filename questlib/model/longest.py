@@ -17,7 +17,7 @@ def longest_pass(body_config: PretrainedConfig, *, at_most: int) -> int:
         ValueError: If it cannot read a short pass of token ids and a mask, as what is no plain encoder of text.
     """
     if not isinstance(getattr(body_config, "vocab_size", None), int):
-        raise ValueError(f"an encoder must read text, however {body_config.model_type} does not; choose another")
+        raise ValueError(f"an encoder must read text, however {_name(body_config)} does not; choose another")
     padding = getattr(body_config, "pad_token_id", None) or 0
     word = padding + 1 if padding + 1 < body_config.vocab_size else padding - 1
     body = _build_small(body_config, n_words=padding + _FEW_WORDS).eval()
@@ -36,7 +36,7 @@ def longest_pass(body_config: PretrainedConfig, *, at_most: int) -> int:
     told = refusal(min(_SHORTEST, at_most))
     if told is not None:
         raise ValueError(
-            f"an encoder must read token ids and a mask, however {body_config.model_type} does not: {told}; "
+            f"an encoder must read token ids and a mask, however {_name(body_config)} does not: {told}; "
             "choose a plain encoder of text"
         )
     low, high = min(_SHORTEST, at_most), at_most  # the first is read, the second is not
@@ -44,6 +44,11 @@ def longest_pass(body_config: PretrainedConfig, *, at_most: int) -> int:
         middle = (low + high) // 2
         low, high = (middle, high) if refusal(middle) is None else (low, middle)
     return low
+
+
+def _name(body_config: PretrainedConfig) -> str:
+    where = body_config.name_or_path
+    return f"{body_config.model_type} in {where}" if where else body_config.model_type
 
 
 def _build_small(body_config: PretrainedConfig, *, n_words: int) -> PreTrainedModel:

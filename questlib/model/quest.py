@@ -13,7 +13,7 @@ from transformers.utils import ModelOutput
 from questlib.cpu.attention import attend_by_pass, can_be_packed, read_first_alone
 from questlib.cpu.packing import pack, packed, unpack
 from questlib.devices import attention_of_any_shape
-from questlib.model.body import begin_anew, read_body, refuse_other_weights, refuse_silent
+from questlib.model.body import begin_anew, read_body, read_config, refuse_other_weights, refuse_silent
 from questlib.model.config import QuestConfig, refuse_too_many_layers, refuse_unknown_options
 from questlib.model.distinct import split_passes
 from questlib.model.halves import AsGiven, BodyHalves, layers_of
@@ -75,7 +75,7 @@ class QuestModel(PreTrainedModel):
         """
         refuse_unknown_options(options)
         folder = find_encoder(encoder)
-        body_config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+        body_config = read_config(folder)
         for option, names in _DROPOUTS.items():
             for name in names:
                 if options.get(option) is not None and hasattr(body_config, name):
