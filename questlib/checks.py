@@ -9,14 +9,15 @@ from typing import Any
 
 def refuse_unknown(given: Iterable[object], *, known: Collection[str], what: str) -> None:
     """Refuse names that are not known, all at once, each with its nearest valid one; `what` says what they are."""
-    unknown = [name for name in given if name not in known]
+    names = list(known)  # what is looked for may be a list or a mapping, which no set can be asked for
+    unknown = [name for name in given if name not in names]
     if not unknown:
         return
     hints = []
     for name in unknown:
-        nearest = get_close_matches(str(name), list(known), n=1, cutoff=0.4)
+        nearest = get_close_matches(str(name), names, n=1, cutoff=0.4)
         hints.append(f"{name!r}" + (f" (did you mean {nearest[0]!r}?)" if nearest else ""))
-    raise ValueError(f"unknown {what}: {', '.join(hints)}; known: {', '.join(sorted(known))}")
+    raise ValueError(f"unknown {what}: {', '.join(hints)}; known: {', '.join(sorted(names))}")
 
 
 def refuse_outside(value: Any, *, low: float, high: float, what: str) -> None:  # noqa: ANN401

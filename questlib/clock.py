@@ -7,6 +7,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from questlib.checks import refuse_outside
 from questlib.run_folder import TIMELINE, read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,11 @@ def find_session_start() -> float:
     return start
 
 
+def check_limit(minutes: float) -> None:
+    """Refuse a limit that no session can keep: all but what is quick would be left out."""
+    refuse_outside(minutes, low=0, high=math.inf, what="time_limit_minutes")
+
+
 class Clock:
     """Time the steps of a run, know what is left of its limit, and keep the timeline on disk.
 
@@ -45,6 +51,7 @@ class Clock:
     """
 
     def __init__(self, run_folder: str | Path, *, limit_minutes: float = 0, session_start: float | None = None) -> None:
+        check_limit(limit_minutes)
         self._path = Path(run_folder) / TIMELINE
         self._made = self._last = time.monotonic()
         self._start = self._made - (0 if session_start is None else max(0.0, time.time() - session_start))

@@ -25,6 +25,7 @@ from jupyter_client.kernelspec import KernelSpec
 from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
+from questlib.clock import check_limit
 from questlib.comparison import PROFILE
 from questlib.data import read_tables
 from questlib.parameters import override, read_parameters
@@ -237,6 +238,8 @@ def _check_inputs(parameters: dict[str, Any], *, out: Path | None) -> None:
     recipe = Recipe.from_parameters(parameters) if "members" in parameters else None
     if "use_internet" in parameters:
         os.environ["HF_HUB_OFFLINE"] = str(int(not parameters["use_internet"]))
+    if "time_limit_minutes" in parameters:
+        check_limit(parameters["time_limit_minutes"])
     tables = read_tables(parameters["data"])
     for encoder in encoders if recipe is None else recipe.encoders:
         find_encoder(encoder)

@@ -246,6 +246,8 @@ def test_run_refuses_an_encoder_that_is_nowhere(refuse: Callable[..., str], toy_
         (["-p", "use_internet", "off"], "parameter use_internet must be of type bool, however: 'off'"),
         (["-p", "batch_size", "2.5"], "parameter batch_size must be of type int, however: 2.5"),
         (["-p", "threshold", "NaN"], "parameter threshold must be of type float, however: 'NaN'"),
+        (["-p", "time_limit_minutes", "-5"], "time_limit_minutes must lie in [0, inf], however: -5"),
+        (["-p", "members", "[{name: a, kind: [lexical]}]"], "unknown kind of member 'a': ['lexical']"),
         (["-p", "out", "there"], "the run folder must be named with --out, however the parameter out is 'there'"),
         (["--notebook", "absent.ipynb"], "no notebook absent.ipynb; run from the project's root, or name one"),
     ],

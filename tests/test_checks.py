@@ -18,6 +18,8 @@ def test_unknown_names_are_refused_together_each_with_its_nearest() -> None:
 def test_unknown_names_need_not_be_strings() -> None:
     with pytest.raises(ValueError, match=r"unknown parameter: 5; known: folds"):
         refuse_unknown([5], known=("folds",), what="parameter")  # YAML keys may be numbers
+    with pytest.raises(ValueError, match=r"unknown kind: \['a'\]; known: folds"):
+        refuse_unknown([["a"]], known={"folds": 1}, what="kind")
 
 
 @pytest.mark.parametrize("given", [[], ["folds"], {"folds": 3}])
