@@ -29,7 +29,7 @@ from questlib.clock import check_limit
 from questlib.comparison import PROFILE
 from questlib.data import read_tables
 from questlib.parameters import override, read_parameters
-from questlib.pretrained import find_encoder
+from questlib.pretrained import find_encoder, refuse_damaged
 from questlib.processes import die_with_parent, find_launched
 from questlib.profiles import read_profile
 from questlib.recipe import Recipe
@@ -242,7 +242,7 @@ def _check_inputs(parameters: dict[str, Any], *, out: Path | None) -> None:
         check_limit(parameters["time_limit_minutes"])
     tables = read_tables(parameters["data"])
     for encoder in encoders if recipe is None else recipe.encoders:
-        find_encoder(encoder)
+        refuse_damaged(find_encoder(encoder))
     if recipe is not None and out is not None:
         refuse_changed(out, recipe, tables)
 

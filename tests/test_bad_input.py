@@ -1,6 +1,7 @@
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -212,6 +213,15 @@ def test_run_refuses_an_encoder_folder_without_config(
     assert message.startswith(
         f"questlib run: the encoder folder '{folder}' must hold config.json, however it does not;"
     )
+
+
+def test_run_refuses_a_damaged_encoder_by_file(
+    refuse: Callable[..., str], toy_folder: Path, encoder_folder: Path
+) -> None:
+    folder = shutil.copytree(encoder_folder, toy_folder / "bert")
+    (folder / "config.json").write_text((folder / "config.json").read_text()[:50])
+    message = refuse("run", "--notebook", QUEST, "--data", toy_folder, "-p", "encoder", folder)
+    assert message.startswith(f"questlib run: {folder / 'config.json'} must be whole, however it is damaged")
 
 
 def test_run_refuses_an_encoder_that_is_nowhere(refuse: Callable[..., str], toy_folder: Path) -> None:
