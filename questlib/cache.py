@@ -1,6 +1,7 @@
 """The cache: what can be computed again, such as tokenised text, written once by whoever needs it first."""
 
 import errno
+import functools
 import logging
 import os
 import tempfile
@@ -11,7 +12,8 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from questlib.run_folder import LOCK, UNFINISHED, told_when_full, written_whole
+from questlib.marks import hash_file
+from questlib.run_folder import LOCK, UNFINISHED, told_when_full, write_text, written_whole
 
 logger = logging.getLogger(__name__)
 
@@ -22,19 +24,36 @@ CACHE = Path("~/.cache/questlib")
 def keep_once(
     path: Path, write: Callable[[Path], None], read: Callable[[Path], Content], *, size: int | None = None
 ) -> Content:
-    """Read a file of a cache, which is written where it is not there, and anew where it is damaged.
+    """Read a file of a cache, which is written where it is not there, and anew where it is not what was written.
 
     `write` is given a temporary path; `read` raises a ValueError where the file is not whole. `size` is what will be
     written, in bytes, where that is known.
     """
     _write_once(path, write, size=size)
     try:
+        _refuse_changed(path)
         return read(path)
     except (ValueError, EOFError, OSError) as error:
         logger.warning("%s was damaged and is made anew: %s", path, error)
         path.unlink(missing_ok=True)
     _write_once(path, write, size=size)
     return read(path)
+
+
+def _mark(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def _refuse_changed(path: Path) -> None:
+    content = path.stat()
+    if _hash_once(path, content.st_mtime_ns, content.st_size) != _mark(path).read_text(encoding="utf-8"):
+        raise ValueError("its content was changed")
+
+
+@functools.cache
+def _hash_once(path: Path, changed: int, size: int) -> str:
+    # Gigabytes take seconds: of the same file, a process asks once.
+    return hash_file(path)
 
 
 def find_cache(wanted: Path) -> Path:
@@ -58,18 +77,19 @@ def find_cache(wanted: Path) -> Path:
 
 def _write_once(path: Path, write: Callable[[Path], None], *, size: int | None = None) -> None:
     # One of all processes that want it does, the others wait and find it.
-    if path.exists():
+    if path.exists() and _mark(path).exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with told_when_full(path):
         lock = FileLock(path.with_name(f"{path.name}{LOCK}"))
         lock.acquire()
     try:
-        if path.exists():
+        if path.exists() and _mark(path).exists():
             return
         for leftover in path.parent.glob(f"{UNFINISHED}{path.name}-*"):  # of one that was killed
             leftover.unlink()
         with written_whole(path, size=size) as temporary:
             write(temporary)
+            write_text(_mark(path), hash_file(temporary))
     finally:
         lock.release()

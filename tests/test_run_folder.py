@@ -128,6 +128,29 @@ def test_file_that_several_want_is_written_by_one_and_found_by_the_others(tmp_pa
     assert not left.exists()
 
 
+@pytest.mark.parametrize("changed", ["file", "file.sha256"])
+def test_file_of_a_cache_that_is_not_what_was_written_is_made_anew(
+    changed: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path, written = tmp_path / "file", []
+
+    def write(temporary: Path) -> None:
+        written.append(1)
+        temporary.write_text("whole")
+
+    for _ in range(2):
+        assert keep_once(path, write, Path.read_text) == "whole"
+    assert written == [1]
+    content = (tmp_path / changed).read_text()
+    (tmp_path / changed).write_text("?" + content[1:])  # of the same length
+    assert keep_once(path, write, Path.read_text) == "whole"
+    assert written == [1, 1]
+    assert f"{path} was damaged and is made anew: its content was changed" in caplog.text
+    (tmp_path / "file.sha256").unlink()  # of an earlier version, or cleared away: nobody knows what was written
+    assert keep_once(path, write, Path.read_text) == "whole"
+    assert written == [1, 1, 1]
+
+
 def test_cache_that_cannot_be_written_moves_to_one_of_the_users_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
