@@ -1,6 +1,5 @@
 """What is attached to a kernel: datasets of the version that the notebook was made for, and the wheels among them."""
 
-import json
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from pathlib import Path
 
 from questlib.inputs import describe_mounts, find_folder
 from questlib.marks import fingerprint_of, list_changed
+from questlib.run_folder import read_json
 
 MANIFEST = "manifest.json"
 WHEELS = "questlib-wheels"
@@ -19,7 +19,7 @@ def find_attached(slug: str, *, fingerprint: str) -> Path:
     folder = find_folder(slug, marker=MANIFEST)
     if folder is None:
         raise FileNotFoundError(f"the dataset {slug} must be attached, however it is not: {describe_mounts()}")
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    manifest = read_json(folder / MANIFEST)
     if manifest["fingerprint"] != fingerprint:
         raise RuntimeError(
             f"an older version of the dataset {slug} is mounted: its fingerprint must be {fingerprint[:12]}, however: "

@@ -1,11 +1,11 @@
 """Which state of its source this questlib is."""
 
-import json
 import subprocess
 from pathlib import Path
 
 from questlib.attached import MANIFEST, WHEELS
 from questlib.inputs import find_folder
+from questlib.run_folder import read_json
 
 PACKAGE = Path(__file__).parent
 
@@ -22,7 +22,7 @@ def find_commit(package: Path = PACKAGE) -> str | None:
         return done.stdout.strip()
     except (FileNotFoundError, subprocess.CalledProcessError):
         folder = find_folder(WHEELS, marker=MANIFEST)
-    return None if folder is None else json.loads((folder / MANIFEST).read_text(encoding="utf-8")).get("commit")
+    return None if folder is None else read_json(folder / MANIFEST).get("commit")
 
 
 _ALWAYS_WHOLE = ("--always", "--dirty", "--abbrev=40", "--exclude=*")

@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from questlib.marks import check_output
+from questlib.marks import check_outputs
 from questlib.resume import flatten
 from questlib.run_folder import RUN, read_json
 from questlib.schema import RARE_TARGET
@@ -29,7 +29,7 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not (folder / RUN).is_file():
         is_folder = "it is unfinished, or of an older questlib" if folder.is_dir() else "it is no folder"
         raise FileNotFoundError(f"{folder}: no {RUN}, {is_folder}")
-    check_output(folder, RUN)
+    check_outputs(folder, RUN)
     return read_json(folder / RUN)
 
 

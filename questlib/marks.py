@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from questlib.run_folder import DONE, OUTPUTS, as_json, name_unfinished, read_json, told_when_full, write_json
+from questlib.run_folder import DONE, OUTPUTS, TIMELINE, as_json, name_unfinished, read_json, told_when_full, write_json
 
 
 def hash_file(path: Path) -> str:
@@ -58,12 +58,16 @@ def list_outputs(folder: Path) -> None:
     write_json(folder / OUTPUTS, {"files": {name: hash_file(folder / name) for name in names}})
 
 
-def check_output(folder: Path, name: str) -> None:
-    """Refuse a file that is not what the run left by that name, as its last word tells."""
+def check_outputs(folder: Path, *names: str) -> None:
+    """Refuse a folder that does not hold what its run left, as its last word tells: files named, or all but weights."""
     if not (folder / OUTPUTS).is_file():
         raise FileNotFoundError(f"{folder}: no {OUTPUTS}, the run did not come to its end")
-    if list_changed(folder, {name: _read_mark(folder / OUTPUTS).get(name, "")}):
-        raise ValueError(f"{folder} must hold what its run wrote, however {name} was changed; copy it anew")
+    files = _read_mark(folder / OUTPUTS)
+    # A session that was refused there, before it had changed anything else, stands in the timeline all the same.
+    told = [name for name in files if name.endswith((".json", ".csv")) and name != TIMELINE]
+    changed = list_changed(folder, {name: files.get(name, "") for name in names or told})
+    if changed:
+        raise ValueError(f"{folder} must hold what its run wrote, however missing or changed: {changed}; copy it anew")
 
 
 def check_finished(folder: Path, *names: str) -> None:

@@ -12,6 +12,7 @@ from questlib.clock import read_sessions
 from questlib.comparison import MEAN, MEAN_WITHOUT_RARE, name_machine, read_run
 from questlib.data import read_table
 from questlib.executed import Executed, Shown
+from questlib.marks import check_outputs
 from questlib.pieces import Html, show_table
 from questlib.recipe import Recipe
 from questlib.run_folder import (
@@ -46,6 +47,8 @@ class _Run:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        if self.has(RUN, OUTPUTS):
+            check_outputs(folder)
         notebooks = sorted(folder.glob("*.ipynb"))
         self.executed = Executed(notebooks[0]) if notebooks else None
         self.record = read_run(folder) if self.has(RUN, OUTPUTS) else None
@@ -76,6 +79,7 @@ def write_page(run_folder: Path) -> Path:
 
     Raises:
         FileNotFoundError: If the folder holds nothing that a run leaves.
+        ValueError: If the run came to its end and a file is not what it wrote, or one cannot be read.
     """
     if not any((run_folder / name).exists() for name in (RECIPE, TIMELINE, RUN)) and not list(
         run_folder.glob("*.ipynb")

@@ -50,7 +50,7 @@ def _read_histories(run_folder: Path) -> dict[str, dict[int, pd.DataFrame]]:
     histories: dict[str, dict[int, pd.DataFrame]] = {}
     for member in (each["name"] for each in recipe.get("members", [])):
         for path in sorted((run_folder / MEMBERS / member).glob(f"fold-*/{HISTORY}")):
-            if records := read_json(path):
+            if records := read_json(path, of=list):
                 histories.setdefault(member, {})[int(path.parent.name.split("-")[1])] = pd.DataFrame(records)
     return histories
 

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -235,6 +236,12 @@ def _plain(value: object) -> object:
     raise TypeError(f"a run folder must hold JSON types only, however: {value!r}")
 
 
-def read_json(path: Path) -> dict:
-    """Read JSON."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path, *, of: type = dict) -> Any:  # noqa: ANN401  what a file holds
+    """Read JSON that is `of` a kind, a mapping or a list; a file that is half-written is refused by name."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, of):
+            raise ValueError(f"it is no {of.__name__}")
+    except ValueError as error:
+        raise ValueError(f"{path} must be whole JSON, however it is damaged: {error}; copy it anew") from error
+    return content

@@ -71,7 +71,7 @@ def test_folders_without_a_finished_run_are_named_in_a_line_each(write_run, tmp_
     (broken_off / "outputs.json").unlink()
     _, lines = compare_runs([write_run("one", 0.3), changed, tmp_path / "begun", broken_off, tmp_path / "nowhere"])
     assert lines[2:] == [
-        f"left out: {changed} must hold what its run wrote, however run.json was changed; copy it anew",
+        f"left out: {changed} must hold what its run wrote, however missing or changed: ['run.json']; copy it anew",
         f"left out: {tmp_path / 'begun'}: no run.json, it is unfinished, or of an older questlib",
         f"left out: {broken_off}: no outputs.json, the run did not come to its end",
         f"left out: {tmp_path / 'nowhere'}: no run.json, it is no folder",

@@ -15,7 +15,7 @@ from questlib.clock import Clock
 from questlib.marks import list_outputs
 from questlib.page import write_page
 from questlib.record import record_run
-from questlib.run_folder import BLENDED, ENSEMBLE, RUN, SCORES, SUBMISSION, TIED, read_json, write_json
+from questlib.run_folder import BLENDED, ENSEMBLE, RECIPE, RUN, SCORES, SUBMISSION, TIED, read_json, write_json
 from questlib.schema import TARGETS
 
 PARAMETERS = 'data: str = "here"  # a folder\nfolds: int = 5  # folds\nout: str = "/x"  # a folder\n'
@@ -221,9 +221,20 @@ def test_run_of_an_older_questlib_says_what_it_lacks(copied):
 
 
 def test_leaking_split_is_told_loudly(copied):
+    (copied / RUN).unlink()
     scores = read_json(copied / SCORES) | {"leaks": True}
     write_json(copied / SCORES, scores)
     assert "The split leaks" in read_page(copied).text
+
+
+@pytest.mark.parametrize("name", [SCORES, ENSEMBLE, RECIPE, BLENDED, "members/toy/fold-0/history.json"])
+def test_finished_run_of_which_a_file_was_changed_is_refused_by_its_name(name, copied, capsys):
+    content = (copied / name).read_text()
+    (copied / name).write_text(content.replace("0", "1", 1))
+    before = (copied / "report.html").read_text()
+    assert main(["report", str(copied)]) == 1
+    assert f"however missing or changed: ['{name}']; copy it anew" in capsys.readouterr().err
+    assert (copied / "report.html").read_text() == before
 
 
 def test_folder_of_no_run_is_refused(tmp_path):

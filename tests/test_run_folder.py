@@ -128,6 +128,13 @@ def test_file_that_several_want_is_written_by_one_and_found_by_the_others(tmp_pa
     assert not left.exists()
 
 
+@pytest.mark.parametrize("content", [b"", b'{"folds": [1, ', b"\xff\xfe{}", b"null", b"[1]"])
+def test_json_that_is_half_written_is_refused_by_name(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "timeline.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"timeline.json must be whole JSON, however it is damaged: .+; copy it anew"):
+        read_json(tmp_path / "timeline.json")
+
+
 @pytest.mark.parametrize("changed", ["file", "file.sha256"])
 def test_file_of_a_cache_that_is_not_what_was_written_is_made_anew(
     changed: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
