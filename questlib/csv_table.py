@@ -28,7 +28,11 @@ _PACKERS: dict[str, Callable[[bytes], bytes]] = {
     ".xz": lzma.compress,
 }
 _ZIP = ".zip"
-_OTHERS = (".zst", ".zstd", ".lz4", ".lzma", ".br", ".7z", ".rar", ".tar", ".tgz", ".tbz2", ".txz", ".parquet", ".xlsx")
+_OTHERS = tuple(
+    ".zst .zstd .lz .lz4 .lzma .lzo .z .br .sz .7z .rar .tar .tgz .tbz .tbz2 .txz .tlz "
+    ".tsv .tab .xls .xlsx .xlsm .xlsb .ods .numbers .parquet .feather .arrow .ipc .orc .avro .json .jsonl .ndjson .xml "
+    ".html .htm .md .yaml .yml .pkl .pickle .npy .npz .h5 .hdf5 .db .sqlite .sqlite3 .dta .sav .sas7bdat .rds".split()
+)
 _DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, UnicodeDecodeError, csv.Error)
 _ROWS_AT_A_TIME = 10_000
 _LONGEST_FIELD = 2**31 - 1
@@ -64,9 +68,10 @@ def read_csv(path: Path) -> pd.DataFrame:
 
 def refuse_unknown_format(path: Path) -> None:
     """Refuse a name that promises a format which is neither read nor written."""
-    if path.suffix.lower() in _OTHERS:
+    own = path.with_suffix("") if path.suffix.lower() in (*_OPENERS, _ZIP) else path  # table.json.gz is JSON
+    if own.suffix.lower() in _OTHERS:
         known = [".csv", *(f".csv{suffix}" for suffix in (*_OPENERS, _ZIP))]
-        raise ValueError(f"{path} must be a CSV table, one of {known}, however it is named {path.suffix}; name another")
+        raise ValueError(f"{path} must be a CSV table, one of {known}, however it is named {own.suffix}; name another")
 
 
 def write_csv(path: Path, frame: pd.DataFrame) -> None:

@@ -30,6 +30,8 @@ _SCHEMA = pa.schema(_LISTS | {"texts": pa.list_(pa.int64()), "length": pa.int32(
 _ROWS_AT_A_TIME = 1_000
 # Capitals, because a tokenizer that has lost its lower-casing knows no word that begins with one.
 _ENGLISH = "What is a good answer to this question? How do you find out? The people here would like to know."
+# Tables of words are padded to round numbers, by 2 % at most; other encoders' tokenizers have as many words by chance.
+_LEAST_COVERED = 0.96
 _CACHE_FORMAT = "2"  # raised when the same text and layout begin to give other tokens
 
 
@@ -69,13 +71,13 @@ def refuse_unfit(tokenizer: PreTrainedTokenizerFast, *, folder: Path, n_embeddin
         n_embeddings: Rows of the table of words that its ids are looked up in.
 
     Raises:
-        ValueError: If it has no padding, ids past the table or for less than half of it, or makes unknowns or single
-            letters of ordinary English.
+        ValueError: If it has no padding, ids past the table or for less than nearly all of it, or makes unknowns or
+            single letters of ordinary English.
     """
     if tokenizer.pad_token_id is None:
         raise ValueError(f"the tokenizer in {folder} must have a padding token, however it has none; name one")
     ids = tokenizer.get_vocab().values()
-    if max(ids, default=0) >= n_embeddings or 2 * len(ids) < n_embeddings:
+    if max(ids, default=0) >= n_embeddings or len(ids) < _LEAST_COVERED * n_embeddings:
         raise ValueError(
             f"the tokenizer in {folder} must belong to the weights, however its {len(ids)} tokens reach id "
             f"{max(ids, default=0)} and the weights know {n_embeddings}; put the encoder's own tokenizer files there"

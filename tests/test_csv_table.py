@@ -79,7 +79,21 @@ def test_other_encodings_are_refused_by_name(encoding, tmp_path):
         read_csv(put(tmp_path / "t.csv", "a,b\nübel,2\n", encoding=encoding))
 
 
-@pytest.mark.parametrize("name", ["t.csv.zst", "t.tar", "t.csv.tgz", "t.7z", "t.parquet"])
+OTHERS = [
+    "t.csv.zst",
+    "t.tar",
+    "t.csv.tgz",
+    "t.7z",
+    "t.parquet",
+    "t.tsv",
+    "t.XLS",
+    "t.json.gz",
+    "t.tar.gz",
+    "t.ods.zip",
+]
+
+
+@pytest.mark.parametrize("name", OTHERS)
 def test_formats_that_are_neither_read_nor_written_are_refused_by_name(name, tmp_path):
     for act in (read_csv, lambda path: write_csv(path, pd.DataFrame({"a": [1]}))):
         with pytest.raises(ValueError, match=r"must be a CSV table, one of .*\.csv\.gz"):

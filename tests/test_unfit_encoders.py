@@ -159,6 +159,13 @@ def cut_words(content: dict) -> None:
     content["model"]["vocab"] = {word: number for word, number in words.items() if number < 8}
 
 
+def forget_digits(content: dict) -> None:
+    words = content["model"]["vocab"]
+    content["model"]["vocab"] = {
+        word: number for word, number in words.items() if not word.removeprefix("##").isdigit()
+    }
+
+
 def replace_words(content: dict) -> None:
     words = content["model"]["vocab"]
     content["model"]["vocab"] = {word if number < 4 else f"\u4e00{number}": number for word, number in words.items()}
@@ -183,6 +190,7 @@ def keep_letters_alone(content: dict) -> None:
     ("change", "message"),
     [
         (cut_words, "must belong to the weights"),
+        (forget_digits, "must belong to the weights, however its 85 tokens"),
         (replace_words, "must read English"),
         (forget_small_letters, "must read English"),
         (keep_letters_alone, "must read English"),
