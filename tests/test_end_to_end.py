@@ -52,7 +52,7 @@ def test_training_on_the_sample_learns(run_folder):
     scores = read_json(run_folder / "scores.json")
     assert scores["raw"]["minilm"]["one_row_per_question"]["mean"] > 0.3
     assert not scores["leaks"]
-    history = read_json(run_folder / "members" / "minilm" / "fold-0" / "history.json")
+    history = read_json(run_folder / "members" / "minilm" / "fold-0" / "history.json", of=list)
     losses = [record["loss"] for record in history if "loss" in record]
     assert losses[-1] < 0.75 * losses[0]
 

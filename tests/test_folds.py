@@ -90,7 +90,7 @@ def test_run_folder_holds_recipe_members_ensemble_and_scores(trained):
     ensemble = read_json(run_folder / "ensemble.json")
     assert ensemble["members"] == ["toy", "lexical"]
     assert ensemble["folds"] == {"toy": [0, 1], "lexical": [0, 1]}
-    assert read_json(folders_of(run_folder, "toy")[0] / "history.json")
+    assert read_json(folders_of(run_folder, "toy")[0] / "history.json", of=list)
     steps = [step["step"] for step in read_json(run_folder / "timeline.json")["steps"]]
     assert steps == [
         "lexical, fold 0", "submission of lexical 1", "lexical, fold 1", "submission of lexical 2",

@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import pytest
 import yaml
 from papermill.exceptions import PapermillExecutionError
+from safetensors.numpy import save_file
 
 from questlib import run
 from questlib.run import run_notebook
@@ -47,6 +49,7 @@ def encoder(tmp_path: Path) -> Path:
     folder = tmp_path / "bert"
     folder.mkdir()
     (folder / "config.json").write_text("{}")
+    save_file({"weight": np.zeros(1, dtype=np.float32)}, folder / "model.safetensors")
     return folder
 
 

@@ -64,7 +64,7 @@ def test_run_ends_within_its_limit_and_says_what_it_planned_and_what_it_left_out
     table = summarize_course(tmp_path / "run")
     assert table["what"].tolist()[0] == "time limit 0.5 min"
     assert first["plan"] in table["what"].tolist()
-    history = read_json(tmp_path / "run" / "members" / "toy" / "fold-0" / "history.json")
+    history = read_json(tmp_path / "run" / "members" / "toy" / "fold-0" / "history.json", of=list)
     rates = [record["learning_rate"] for record in history if "learning_rate" in record]
     assert history[-1]["epoch"] < 400
     assert rates[-1] < max(rates) / 4  # the schedule was that of what really ran
