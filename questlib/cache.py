@@ -1,7 +1,6 @@
 """The cache: what can be computed again, such as tokenised text, written once by whoever needs it first."""
 
 import errno
-import functools
 import logging
 import os
 import tempfile
@@ -12,7 +11,7 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from questlib.marks import hash_file
+from questlib.marks import hash_file, hash_once
 from questlib.run_folder import LOCK, UNFINISHED, told_when_full, write_text, written_whole
 
 logger = logging.getLogger(__name__)
@@ -45,15 +44,8 @@ def _mark(path: Path) -> Path:
 
 
 def _refuse_changed(path: Path) -> None:
-    content = path.stat()
-    if _hash_once(path, content.st_mtime_ns, content.st_size) != _mark(path).read_text(encoding="utf-8"):
+    if hash_once(path) != _mark(path).read_text(encoding="utf-8"):
         raise ValueError("its content was changed")
-
-
-@functools.cache
-def _hash_once(path: Path, changed: int, size: int) -> str:
-    # Gigabytes take seconds: of the same file, a process asks once.
-    return hash_file(path)
 
 
 def find_cache(wanted: Path) -> Path:

@@ -1,5 +1,6 @@
 """Marks of what is finished: hashes of files, by which they are what was written, or refused by name."""
 
+import functools
 import hashlib
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
@@ -13,6 +14,17 @@ def hash_file(path: Path) -> str:
     """Give the SHA-256 of a file's content, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_once(path: Path) -> str:
+    """Give the same, once for as long as a file stays as it is: of gigabytes it takes seconds."""
+    content = path.stat()
+    return _hash_known(path, content.st_mtime_ns, content.st_size)
+
+
+@functools.cache
+def _hash_known(path: Path, changed: int, size: int) -> str:
+    return hash_file(path)
 
 
 def hash_text(text: str) -> str:

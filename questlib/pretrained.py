@@ -10,7 +10,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from questlib.inputs import describe_mounts, find_folder
-from questlib.marks import fingerprint_of, hash_file
+from questlib.marks import fingerprint_of, hash_once
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,7 +141,7 @@ def _refuse_integers(path: Path) -> None:
 
 def hash_encoder(folder: Path) -> str:
     """Give one SHA-256 of all files of an encoder that are read."""
-    return fingerprint_of({path.name: hash_file(path) for path in list_files(folder)})
+    return fingerprint_of({path.name: hash_once(path) for path in list_files(folder)})
 
 
 def _find_published(name: str) -> Path:
@@ -165,7 +165,7 @@ def check_sha256(path: Path, *, expected: str) -> None:
     """Refuse a file of weights that is missing or whose SHA-256 is not the one expected."""
     if not path.is_file():
         raise FileNotFoundError(f"the weights {path} are missing; install them anew")
-    found = hash_file(path)
+    found = hash_once(path)
     if found != expected:
         raise ValueError(f"the weights {path} must have SHA-256 {expected}, however: {found}; install them anew")
 
