@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from filelock import FileLock
 
-from questlib.marks import hash_file, hash_once
+from questlib.marks import hash_once
 from questlib.run_folder import LOCK, UNFINISHED, told_when_full, write_text, written_whole
 
 logger = logging.getLogger(__name__)
@@ -80,8 +80,9 @@ def _write_once(path: Path, write: Callable[[Path], None], *, size: int | None =
             return
         for leftover in path.parent.glob(f"{UNFINISHED}{path.name}-*"):  # of one that was killed
             leftover.unlink()
+        _mark(path).unlink(missing_ok=True)  # until its own is there, a file is taken for unfinished
         with written_whole(path, size=size) as temporary:
             write(temporary)
-            write_text(_mark(path), hash_file(temporary))
+        write_text(_mark(path), hash_once(path))
     finally:
         lock.release()

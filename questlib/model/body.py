@@ -1,5 +1,6 @@
 """An encoder's body: its weights read, and refused where they are not its own."""
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -66,14 +67,16 @@ def read_body(folder: Path, body_config: PretrainedConfig) -> PreTrainedModel:
 
 def _list_surplus(body: PreTrainedModel, names: Iterable[str]) -> list[str]:
     # Of a list of two layers, 0 and 1, `encoder.layer.2` is more.
-    lists = {f"{path}.": len(each) for path, each in body.named_modules() if isinstance(each, nn.ModuleList)}
-    surplus = []
-    for name in names:
-        for path, n_layers in lists.items():
-            number = name.removeprefix(f"{body.base_model_prefix}.").removeprefix(path).split(".")[0]
-            if f"{path}{number}." in name and number.isdecimal() and int(number) >= n_layers:
-                surplus.append(name)
-    return surplus
+    lengths = {path: len(each) for path, each in body.named_modules() if isinstance(each, nn.ModuleList)}
+
+    def is_surplus(name: str) -> bool:
+        parts = name.removeprefix(f"{body.base_model_prefix}.").split(".")
+        return any(
+            part.isdecimal() and int(part) >= lengths.get(".".join(parts[:place]), math.inf)
+            for place, part in enumerate(parts)
+        )
+
+    return [name for name in names if is_surplus(name)]
 
 
 def _is_matrix_of_layer(name: str, weight: Tensor) -> bool:
