@@ -1,10 +1,14 @@
-"""The cache: what can be computed again, such as tokenised text, written once by whoever needs it first."""
+"""The cache: what can be computed again, such as tokenised text, written once by whoever needs it first.
+
+It keeps within a budget of bytes: what was not read for longest makes room for what is written.
+"""
 
 import errno
 import logging
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -18,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 Content = TypeVar("Content")
 CACHE = Path("~/.cache/questlib")
+_BUDGET = 20 * 1000**3  # states of a base-size body take 3 GB for 5,000 pairs of 512 tokens
+_ROOM_TO_LEAVE = 10**9  # of the disk
+_MARK = ".sha256"
 
 
 def keep_once(
@@ -31,6 +38,8 @@ def keep_once(
     _write_once(path, write, size=size)
     try:
         _refuse_changed(path)
+        with suppress(OSError):  # another user's file
+            os.utime(_mark(path))  # tells when it was read last
         return read(path)
     except (ValueError, EOFError, OSError) as error:
         logger.warning("%s was damaged and is made anew: %s", path, error)
@@ -39,8 +48,41 @@ def keep_once(
     return read(path)
 
 
+def is_kept(path: Path) -> bool:
+    """Tell whether a cache holds a file, whole."""
+    return path.exists() and _mark(path).exists()
+
+
+def make_room(folder: Path, size: int) -> bool:
+    """Remove what a cache did not read for longest until `size` more bytes fit into its budget and on the disk.
+
+    Where that cannot be reached nothing is removed, and the answer is False.
+    """
+    kept = sorted(_list_kept(folder))
+    total = sum(bytes_kept for _, bytes_kept, _ in kept)
+    excess = max(total + size - _BUDGET, size + _ROOM_TO_LEAVE - shutil.disk_usage(folder).free)
+    if excess > total:
+        return False
+    for _, bytes_kept, file in kept:
+        if excess <= 0:
+            break
+        logger.info("%s makes room in the cache: it was not read for longest", file.name)
+        with suppress(PermissionError):  # another user's file, or on Windows one that is mapped
+            file.unlink(missing_ok=True)
+            _mark(file).unlink(missing_ok=True)
+            excess -= bytes_kept
+    return excess <= 0
+
+
+def _list_kept(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    for mark in folder.glob(f"*{_MARK}"):
+        path = mark.with_name(mark.name.removesuffix(_MARK))
+        with suppress(FileNotFoundError):  # another process has removed it just now
+            yield mark.stat().st_mtime, path.stat().st_size, path
+
+
 def _mark(path: Path) -> Path:
-    return path.with_name(f"{path.name}.sha256")
+    return path.with_name(f"{path.name}{_MARK}")
 
 
 def _refuse_changed(path: Path) -> None:
@@ -69,18 +111,19 @@ def find_cache(wanted: Path) -> Path:
 
 def _write_once(path: Path, write: Callable[[Path], None], *, size: int | None = None) -> None:
     # One of all processes that want it does, the others wait and find it.
-    if path.exists() and _mark(path).exists():
+    if is_kept(path):
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     with told_when_full(path):
         lock = FileLock(path.with_name(f"{path.name}{LOCK}"))
         lock.acquire()
     try:
-        if path.exists() and _mark(path).exists():
+        if is_kept(path):
             return
         for leftover in path.parent.glob(f"{UNFINISHED}{path.name}-*"):  # of one that was killed
             leftover.unlink()
         _mark(path).unlink(missing_ok=True)  # until its own is there, a file is taken for unfinished
+        make_room(path.parent, size or 0)
         with written_whole(path, size=size) as temporary:
             write(temporary)
         write_text(_mark(path), hash_once(path))

@@ -120,6 +120,6 @@ def test_models_that_differ_in_dropout_share_what_frozen_layers_read(rows, tmp_p
 
 def test_states_are_left_out_where_they_would_fill_the_disk(rows, tmp_path, monkeypatch, caplog):
     model = begin(toy.write_encoder(tmp_path), metadata_width=rows.metadata.shape[1])
-    monkeypatch.setattr("questlib.training.states._MOST_BYTES", 100)
+    monkeypatch.setattr("questlib.cache._BUDGET", 100)
     assert cache_states(model, rows, COLLATOR, folder=tmp_path, batch_size=4, precision="fp32") is None
     assert "would take" in caplog.text

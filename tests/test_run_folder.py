@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from questlib.cache import find_cache, keep_once
+from questlib.cache import find_cache, keep_once, make_room
 from questlib.marks import check_finished, finished_whole
 from questlib.run_folder import choose_run_folder, read_json, write_json, write_text, written_whole
 
@@ -156,6 +157,35 @@ def test_file_of_a_cache_that_is_not_what_was_written_is_made_anew(
     (tmp_path / "file.sha256").unlink()  # of an earlier version, or cleared away: nobody knows what was written
     assert keep_once(path, write, Path.read_text) == "whole"
     assert written == [1, 1, 1]
+
+
+def test_cache_keeps_within_its_budget_and_loses_what_was_not_read_for_longest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("questlib.cache._BUDGET", 1000)
+
+    def write(path: Path) -> None:
+        path.write_bytes(bytes(400))
+
+    def keep(name: str) -> None:
+        keep_once(tmp_path / name, write, Path.read_bytes, size=400)
+
+    def names() -> set[str]:
+        return {path.name for path in tmp_path.iterdir() if not path.suffix}
+
+    for age, name in enumerate(("older", "old")):
+        keep(name)
+        os.utime(tmp_path / f"{name}.sha256", (age, age))
+    keep("older")  # is read, so the other one goes
+    keep("new")
+    assert names() == {"older", "new"}
+    assert not (tmp_path / "old.sha256").exists()
+    assert not make_room(tmp_path, 1001)  # would not fit alone
+    assert names() == {"older", "new"}
+    full = shutil.disk_usage(tmp_path)._replace(free=10**9)
+    monkeypatch.setattr("questlib.cache.shutil.disk_usage", lambda _: full)
+    assert make_room(tmp_path, 100)  # fits into the budget, and not on the disk
+    assert names() == {"new"}
 
 
 def test_cache_that_cannot_be_written_moves_to_one_of_the_users_own(

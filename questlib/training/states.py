@@ -1,7 +1,6 @@
 """What frozen layers make of text: computed once for all folds, epochs and stages; only the layers above them run."""
 
 import logging
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -9,16 +8,13 @@ import numpy.typing as npt
 from torch import Tensor
 
 from questlib.batches import PassCollator, QuestRows, tokens_of
-from questlib.cache import keep_once
+from questlib.cache import is_kept, keep_once, make_room
 from questlib.model.prediction import visit_batches
 from questlib.model.quest import QuestModel
 from questlib.training.kept import hash_work, open_array, take_room
 
 logger = logging.getLogger(__name__)
 
-# States of a base-size body take 3 GB for 5,000 pairs of 256 tokens. Above this, or without room, layers run anew.
-_MOST_BYTES = 20 * 1000**3
-_ROOM_TO_LEAVE = 10**9
 _BYTES = 2  # 16-bit floats: between layers norms keep states small
 
 
@@ -60,7 +56,7 @@ def cache_states(
     """
     path, shape = _path(model, rows, folder, precision), _shape(model, rows)
     size = _BYTES * shape[0] * shape[1]
-    if not path.exists() and size > min(_MOST_BYTES, shutil.disk_usage(folder).free - _ROOM_TO_LEAVE):
+    if not is_kept(path) and not make_room(folder, size):
         logger.warning("the states of the frozen layers would take %.1f GB, so they are computed anew", size / 1e9)
         return None
 
@@ -76,7 +72,7 @@ def cache_states(
 
 def are_cached(model: QuestModel, rows: QuestRows, *, folder: Path, precision: str) -> bool:
     """Tell whether the states of a whole table are known."""
-    return _path(model, rows, folder, precision).exists()
+    return is_kept(_path(model, rows, folder, precision))
 
 
 def _path(model: QuestModel, rows: QuestRows, folder: Path, precision: str) -> Path:
