@@ -40,7 +40,7 @@ def predict_table(
     Args:
         run_folder: Of a finished run.
         frame: The table.
-        cache_folder: Holds tokenised text.
+        cache_folder: Holds what can be computed again.
         clock: Every member's first fold is predicted before any second one; those that its limit has no time for are
             left out, and it is told so.
         changed_on_purpose: Takes files that are not what the run wrote.
