@@ -66,6 +66,14 @@ def test_saved_model_gives_identical_predictions_back(options, encoder_folder, t
     assert torch.equal(model(**batch, labels=labels).loss, loaded(**batch, labels=labels).loss)
 
 
+def test_weights_are_read_and_written_without_a_bar_on_the_terminal(encoder_folder, tmp_path, capfd):
+    build_model(encoder_folder).save_pretrained(tmp_path / "model")
+    QuestModel.from_pretrained(tmp_path / "model")
+    assert capfd.readouterr() == ("", "")
+    AutoModel.from_pretrained(encoder_folder)
+    assert "Loading weights" in capfd.readouterr().err  # what a caller reads itself is as it was
+
+
 def test_body_begins_with_the_encoders_weights(encoder_folder):
     model, encoder = build_model(encoder_folder), AutoModel.from_pretrained(encoder_folder)
     for name, weight in model.body.named_parameters():

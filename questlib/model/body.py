@@ -1,12 +1,14 @@
 """An encoder's body: its weights read, and refused where they are not its own."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 _N_TOKENS = 8  # of a pass that a body is tried with
 
@@ -41,13 +43,26 @@ def read_config(folder: str | Path) -> PretrainedConfig:
     return config
 
 
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """Within it, transformers draws no bars: weights take a second, and a terminal tells what takes minutes."""
+    were_shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if were_shown:
+            transformers_logging.enable_progress_bar()
+
+
 def read_body(folder: Path, body_config: PretrainedConfig) -> PreTrainedModel:
     """Read a body's weights, in 32-bit floats, from safetensors; all of them must be there under their own names."""
     try:
-        body, found = AutoModel.from_pretrained(
-            folder, config=body_config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
-            output_loading_info=True,
-        )  # fmt: skip
+        with without_bars():
+            body, found = AutoModel.from_pretrained(
+                folder, config=body_config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
+                output_loading_info=True,
+            )  # fmt: skip
     except RuntimeError as error:  # of another shape than the configuration says
         told = str(error).strip().split("\n")[-1]
         raise ValueError(

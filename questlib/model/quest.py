@@ -13,7 +13,14 @@ from transformers.utils import ModelOutput
 from questlib.cpu.attention import attend_by_pass, can_be_packed, read_first_alone
 from questlib.cpu.packing import pack, packed, unpack
 from questlib.devices import attention_of_any_shape
-from questlib.model.body import begin_anew, read_body, read_config, refuse_other_weights, refuse_silent
+from questlib.model.body import (
+    begin_anew,
+    read_body,
+    read_config,
+    refuse_other_weights,
+    refuse_silent,
+    without_bars,
+)
 from questlib.model.config import QuestConfig, refuse_too_many_layers, refuse_unknown_options
 from questlib.model.distinct import split_passes
 from questlib.model.halves import AsGiven, BodyHalves, layers_of
@@ -97,10 +104,16 @@ class QuestModel(PreTrainedModel):
     def from_pretrained(cls, folder: str | Path, *given: Any, **options: Any) -> Self:  # type: ignore[override]  # noqa: ANN401
         """Read what `save_pretrained` wrote: safetensors, in which every weight must be, and no other."""
         asked = options | {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
-        read: Any = super().from_pretrained(folder, *given, **asked)
+        with without_bars():
+            read: Any = super().from_pretrained(folder, *given, **asked)
         model, found = read
         refuse_other_weights(folder, missing=found["missing_keys"], unknown=found["unexpected_keys"])
         return model
+
+    def save_pretrained(self, *given: Any, **options: Any) -> None:  # noqa: ANN401
+        """Write weights as safetensors, and what the model was made of as JSON."""
+        with without_bars():
+            super().save_pretrained(*given, **options)
 
     def _prepare_body(self) -> None:
         if getattr(self.body, "pooler", None) is not None:
