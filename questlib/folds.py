@@ -145,7 +145,7 @@ def _work_off(tasks: Sequence[FoldTask], workers: Workers, schedule: Schedule, s
                 clock.note(f"left out, for want of time: {dropped}")
                 waiting.clear()
                 break
-            waiting.pop(0)
+            waiting = [task for task in waiting if task.name != planned.name]
             running[planned.name] = planned
             workers.start(planned.name, train_fold, planned)
         if not running:

@@ -4,8 +4,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
-# Folds that are shortened keep this share of their epochs at least; below it, the time goes to one stage of one fold.
-_LEAST_SHARE = 0.5
+# Folds that are shortened keep this share of their epochs at least; below it, the time goes to other members' folds, or
+# to one stage of one fold.
+LEAST_SHARE = 0.5
 # A member's first fold is worth having from this share on; with less, its time is left unused.
 _LEAST_ALONE = 0.02
 # Whole folds that take this share of the time are left whole.
@@ -95,7 +96,7 @@ def choose_shares(
     chosen = [WHOLE] * n_whole
     if n_whole < len(costs) and time_of(chosen) < _ENOUGH * seconds:
         share = largest(lambda epochs: [Share(epochs=epochs)] * (n_whole + 1))
-        if share >= _LEAST_SHARE:
+        if share >= LEAST_SHARE:
             chosen = [Share(epochs=share)] * (n_whole + 1)
         elif is_first[n_whole]:
             alone = largest(lambda epochs: [*chosen, Share(epochs=epochs, first_stage_alone=True)])

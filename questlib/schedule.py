@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from questlib.clock import Clock
-from questlib.plan import Cost, Share, Speed, choose_shares, total_seconds
+from questlib.plan import LEAST_SHARE, Cost, Share, Speed, choose_shares, total_seconds
 from questlib.recipe import Recipe
 from questlib.standing import Standing
 from questlib.tasks import FinishedFold, FoldTask
@@ -46,16 +46,17 @@ class Schedule:
         return _REPORT_SECONDS + _PICTURES * self._opening + _SUBMISSIONS * self._standing.seconds
 
     def plan(self, waiting: Sequence[FoldTask], *, running: Sequence[FoldTask], n_devices: int) -> FoldTask | None:
-        """Plan what is waiting, the most valuable first; give the first with its share and deadline, None without time.
+        """Plan what is waiting, the most valuable first; give the next with its share and deadline, None without time.
 
         What was begun in an earlier session goes on as it was planned then.
         """
+        now = time.monotonic()
+        left = self.clock.limit - self._closing - now
+        waiting = self._put_off(waiting, running=running, left=left)
         kept = waiting[0].read_progress()
         first = waiting[0] if kept is None else replace(waiting[0], share=kept[0])
         if math.isinf(self.clock.limit):
             return first
-        now = time.monotonic()
-        left = self.clock.limit - self._closing - now
         if first.member.is_quick and (left > 0 or not self._standing.is_there):
             return first  # whatever the limit is, something is to stand
         begun_before = [kept, *(task.read_progress() for task in waiting[1:])]
@@ -81,6 +82,15 @@ class Schedule:
         deadline = now + left - later - _PREDICTION * self._predict_seconds(first) - self._standing.seconds
         self._ends[first.name] = now + costs[0](shares[0])
         return replace(first, share=shares[0], deadline=deadline)
+
+    def _put_off(self, waiting: Sequence[FoldTask], *, running: Sequence[FoldTask], left: float) -> list[FoldTask]:
+        # Where a machine is too slow for half a fold of a large encoder, whole folds of a small one are worth more.
+        begun = {*self._standing.finished, *(task.member.name for task in running)}
+        begun |= {task.member.name for task in waiting if task.read_progress() is not None}
+        half = Share(epochs=LEAST_SHARE)
+        firsts = [task for task in waiting if task.member.name not in begun]
+        too_slow = {each.member.name for each in firsts if self._cost(each, None, once=self._once(each))(half) > left}
+        return sorted(waiting, key=lambda task: task.member.name in too_slow)
 
     def learn(self, task: FoldTask, outcome: FinishedFold) -> None:
         """Learn from a finished fold how fast its member really is."""

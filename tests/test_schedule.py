@@ -126,6 +126,49 @@ def test_what_does_not_fit_is_shortened(schedule):
     assert made.plan(tasks, running=[], n_devices=1).share.first_stage_alone
 
 
+def with_a_small_member(tasks: list[FoldTask]) -> list[FoldTask]:
+    """The first folds of the slow member and of a small one, then their second folds."""
+    small = [replace(task, member=replace(task.member, name="small")) for task in tasks]
+    return [task for pair in zip(tasks, small, strict=True) for task in pair]
+
+
+@pytest.mark.parametrize(
+    ("seconds_per_epoch", "first", "told"),
+    [
+        (40.0, "toy, fold 0", "fits: 1 of 2 folds x "),
+        (60.0, "small, fold 0", "fits: 0 of 2 folds of toy"),
+    ],
+)
+def test_members_of_whose_first_fold_not_even_half_fits_come_after_those_that_fit(
+    schedule, seconds_per_epoch, first, told, caplog
+):
+    made, tasks = schedule
+    made.speeds |= {"toy": speed(seconds_per_epoch), "small": speed(12.2)}
+    with caplog.at_level("INFO"):
+        assert made.plan(with_a_small_member(tasks), running=[], n_devices=1).name == first
+    assert told in caplog.text
+
+
+def test_member_that_is_too_slow_takes_what_the_others_leave(schedule):
+    made, tasks = schedule
+    made.speeds |= {"toy": speed(60.0), "small": speed(60.0)}
+    slow, small, *later = with_a_small_member(tasks)
+    assert made.plan([slow, small, *later], running=[], n_devices=1).name == slow.name  # all are
+    made.speeds["small"] = speed(5.0)
+    assert made.plan([slow, small, *later], running=[], n_devices=1).name == small.name
+    last = made.plan([slow, later[0]], running=[], n_devices=1)
+    assert last.name == slow.name
+    assert last.share.first_stage_alone
+
+
+def test_fold_that_was_begun_goes_on_however_slow_its_member_is(schedule, monkeypatch):
+    made, tasks = schedule
+    made.speeds |= {"toy": speed(60.0), "small": speed(5.0)}
+    progress = {"toy, fold 0": (Share(epochs=0.4), 0, 1.0)}
+    monkeypatch.setattr(FoldTask, "read_progress", lambda task: progress.get(task.name))
+    assert made.plan(with_a_small_member(tasks), running=[], n_devices=1).name == "toy, fold 0"
+
+
 def test_fold_that_was_slower_than_a_few_steps_told_makes_the_next_one_shorter(schedule):
     made, tasks = schedule
     made.speeds["toy"] = speed(10.0)
