@@ -11,7 +11,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from questlib.kaggle import sandbox
+from questlib.kaggle import sandbox, sessions
 from questlib.kaggle.findings import FAILED, PASSED, Check
 from questlib.kaggle.hidden import SWAPS, cut_tables, swap_test
 from questlib.kaggle.judgements import judge_outcomes
@@ -68,6 +68,17 @@ def test_a_session_that_submits_passes(tables: Path, tmp_path: Path) -> None:
     assert outcome.first_submission is not None
     passed = {one.check for one in judge_outcomes([outcome]) if one.state == PASSED}
     assert {one.number for one in passed} >= {9, 15, 20, 23, 25, 26, 29, 30}
+
+
+def test_a_long_session_tells_how_far_it_is(
+    tables: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(sessions, "_TOLD_EVERY", 0.2)
+    timeline = {"steps": [{"step": "toy, fold 0"}], "plan": [{"plan": "fits: 2 folds of toy; ends at minute 3"}]}
+    written = f"Path('timeline.json').write_text({json.dumps(timeline)!r})"
+    with caplog.at_level("INFO", logger="questlib"):
+        run_cells(written, SUBMIT, "import time; time.sleep(2)", folder=tmp_path / "session", tables=tables)
+    assert "public test: toy, fold 0 is done; ends at minute 3" in caplog.text
 
 
 def test_a_write_outside_the_working_folder_fails_its_check(tables: Path, tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 import nbformat
 
 from questlib.attached import WHEELS
+from questlib.clock import read_sessions
 from questlib.data import read_table
 from questlib.kaggle.mounts import mount
 from questlib.kaggle.sandbox import run_in_sandbox
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 HUB_NAME = "some-owner/some-model"
 SHORT_LIMIT_SECONDS = 100
 _TIMEOUT = 1800.0  # seconds
+_TOLD_EVERY = 60.0  # seconds
 
 
 class SessionKind(Enum):
@@ -134,7 +136,7 @@ def run_session(session: Session, folder: Path, *, threads: int) -> Outcome:
     logger.info("%s: started", session.name)
     start, ended = time.monotonic(), threading.Event()
     stood: list[float] = []
-    watcher = threading.Thread(target=_await_file, args=(working / SUBMISSION, ended, stood))
+    watcher = threading.Thread(target=_watch, args=(session.name, working, ended, stood))
     watcher.start()
     status = run_in_sandbox(
         [str(python / "bin/python"), str(Path(__file__).with_name("session.py"))],
@@ -166,11 +168,16 @@ def run_session(session: Session, folder: Path, *, threads: int) -> Outcome:
     return outcome
 
 
-def _await_file(path: Path, ended: threading.Event, stood: list[float]) -> None:
-    while not ended.wait(0.2):
-        if path.exists():
+def _watch(name: str, working: Path, ended: threading.Event, stood: list[float]) -> None:
+    # Notes when a submission stands, and then tells how far the run is.
+    while not stood and not ended.wait(0.2):
+        if (working / SUBMISSION).exists():
             stood.append(time.monotonic())
-            return
+    while not ended.wait(_TOLD_EVERY):
+        for timeline in read_sessions(working)[-1:]:
+            done = [f"{each['step']} is done" for each in timeline["steps"]]
+            ends = [each["plan"].rpartition("; ")[2] for each in timeline["plan"]]
+            logger.info("%s: %s", name, "; ".join(done[-1:] + ends[-1:]))
 
 
 def _read_notebook(path: Path) -> tuple[str, float, bool]:
