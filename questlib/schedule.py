@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
 from questlib.clock import Clock
@@ -52,14 +52,17 @@ class Schedule:
         """
         now = time.monotonic()
         left = self.clock.limit - self._closing - now
-        waiting = self._put_off(waiting, running=running, left=left)
-        kept = waiting[0].read_progress()
+        progress_of = {task.name: task.read_progress() for task in waiting}
+        begun = {*self._standing.finished, *(task.member.name for task in running)}
+        begun |= {task.member.name for task in waiting if progress_of[task.name] is not None}
+        waiting = self._put_off(waiting, begun=begun, left=left)
+        kept = progress_of[waiting[0].name]
         first = waiting[0] if kept is None else replace(waiting[0], share=kept[0])
         if math.isinf(self.clock.limit):
             return first
         if first.member.is_quick and (left > 0 or not self._standing.is_there):
             return first  # whatever the limit is, something is to stand
-        begun_before = [kept, *(task.read_progress() for task in waiting[1:])]
+        begun_before = [progress_of[task.name] for task in waiting]
         busy = [max(0.0, self._ends[task.name] - now) for task in running]
         at_work = {task.member.name for task in running}
         names = [task.member.name for task in waiting]
@@ -83,10 +86,8 @@ class Schedule:
         self._ends[first.name] = now + costs[0](shares[0])
         return replace(first, share=shares[0], deadline=deadline)
 
-    def _put_off(self, waiting: Sequence[FoldTask], *, running: Sequence[FoldTask], left: float) -> list[FoldTask]:
+    def _put_off(self, waiting: Sequence[FoldTask], *, begun: Set[str], left: float) -> list[FoldTask]:
         # Where a machine is too slow for half a fold of a large encoder, whole folds of a small one are worth more.
-        begun = {*self._standing.finished, *(task.member.name for task in running)}
-        begun |= {task.member.name for task in waiting if task.read_progress() is not None}
         half = Share(epochs=LEAST_SHARE)
         firsts = [task for task in waiting if task.member.name not in begun]
         too_slow = {each.member.name for each in firsts if self._cost(each, None, once=self._once(each))(half) > left}
