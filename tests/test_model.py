@@ -74,6 +74,13 @@ def test_weights_are_read_and_written_without_a_bar_on_the_terminal(encoder_fold
     assert "Loading weights" in capfd.readouterr().err  # what a caller reads itself is as it was
 
 
+def test_weights_lie_alike_in_memory_wherever_they_were_in_their_file(encoder_folder, tmp_path):
+    begun = build_model(encoder_folder)
+    begun.save_pretrained(tmp_path)
+    for model in (begun, QuestModel.from_pretrained(tmp_path)):
+        assert {weight.data_ptr() % 64 for weight in model.parameters()} == {0}  # what a product rounds to hangs on it
+
+
 def test_body_begins_with_the_encoders_weights(encoder_folder):
     model, encoder = build_model(encoder_folder), AutoModel.from_pretrained(encoder_folder)
     for name, weight in model.body.named_parameters():

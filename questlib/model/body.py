@@ -77,7 +77,19 @@ def read_body(folder: Path, body_config: PretrainedConfig) -> PreTrainedModel:
         raise ValueError(
             f"the weights in {folder} must be whole, however these hold nothing but zeros: {empty[:3]}; fetch them anew"
         )
+    leave_file(body)
     return body
+
+
+@torch.no_grad()
+def leave_file(model: nn.Module) -> None:
+    """Copy weights that were read from where they lie in their file to memory that torch aligns.
+
+    What a product in 32 bits rounds to hangs on how its matrices are aligned, and in two files that hold the same
+    weights they are not alike: a trained model would not predict what it predicts once it is saved and read.
+    """
+    for weight in model.parameters():
+        weight.data = weight.data.clone()
 
 
 def _list_surplus(body: PreTrainedModel, names: Iterable[str]) -> list[str]:

@@ -15,6 +15,7 @@ from questlib.cpu.packing import pack, packed, unpack
 from questlib.devices import attention_of_any_shape
 from questlib.model.body import (
     begin_anew,
+    leave_file,
     read_body,
     read_config,
     refuse_other_weights,
@@ -108,6 +109,7 @@ class QuestModel(PreTrainedModel):
             read: Any = super().from_pretrained(folder, *given, **asked)
         model, found = read
         refuse_other_weights(folder, missing=found["missing_keys"], unknown=found["unexpected_keys"])
+        leave_file(model)
         return model
 
     def save_pretrained(self, *given: Any, **options: Any) -> None:  # noqa: ANN401
