@@ -18,7 +18,7 @@ from questlib.model import QuestModel
 from questlib.recipe import TrainingSettings
 from questlib.stage import Stage
 from questlib.training import fit_stages
-from questlib.training.checkpoint import Checkpoints
+from questlib.training.checkpoint import Checkpoint, Checkpoints, optimizer_state, put_optimizer_state
 from questlib.training.keeper import Keeper
 from questlib.training.trainer import QuestTrainer
 
@@ -95,8 +95,13 @@ def test_training_that_is_interrupted_at_any_step_ends_as_if_it_was_not(training
             assert one.get(name) == pytest.approx(other.get(name), abs=1e-6), (name, one, other)
 
 
-@pytest.mark.parametrize("settings", [{"evaluate_every": 2}, {"accumulation": 2}, {"evaluate_every": 3, "patience": 2}])
-def test_evaluations_accumulation_and_patience_are_gone_on_with(encoder_folder, rows, tmp_path, monkeypatch, settings):
+@pytest.mark.parametrize(
+    "settings",
+    [{"evaluate_every": 2}, {"accumulation": 2}, {"evaluate_every": 3, "patience": 2}, {"optimizer": "adamw_8bit"}],
+)
+def test_evaluations_accumulation_patience_and_8_bits_are_gone_on_with(
+    encoder_folder, rows, tmp_path, monkeypatch, settings
+):
     training = Training(encoder_folder, rows, tmp_path, **settings)
     expected, history, _ = training.run()
     for n_steps in (7,):
@@ -393,3 +398,32 @@ def test_keeper_without_a_place_keeps_nothing(model):
     keeper = Keeper(None, model=model, best=best, history=[], notes=[])
     assert keeper.begin_stage(1).losses == []
     assert toy.STAGE.name == "full"
+
+
+def test_what_an_eight_bit_optimizer_remembers_comes_back_from_disk(tmp_path):
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    torch.manual_seed(0)
+    inputs, checkpoints = torch.randn(32, 64), Checkpoints(tmp_path)
+
+    def step(model, optimizer):
+        optimizer.zero_grad()
+        model(inputs).square().mean().backward()
+        optimizer.step()
+
+    def begin():
+        layers = torch.nn.Sequential(torch.nn.Linear(64, 96), torch.nn.Linear(96, 64))  # of fewer weights it keeps 32
+        return layers, bitsandbytes.optim.AdamW8bit(layers.parameters(), lr=0.01)
+
+    first, optimizer = begin()
+    for _ in range(3):
+        step(first, optimizer)
+    tensors, others = optimizer_state(optimizer)
+    assert torch.uint8 in {each.dtype for each in tensors.values()}
+    checkpoints.write(Checkpoint(tensors=tensors, state=others))
+    kept, _ = checkpoints.read()
+    second, resumed = begin()
+    second.load_state_dict(first.state_dict())
+    put_optimizer_state(resumed, kept.tensors, {name: kept.state[name] for name in others})
+    for model, each in ((first, optimizer), (second, resumed)):
+        step(model, each)
+    assert_same(first, second)

@@ -59,7 +59,7 @@ class Checkpoints:
         numbers = [self._number(place) for place in self._places]
         place = self._places[numbers.index(min(numbers))]
         shutil.rmtree(place, ignore_errors=True)
-        tensors = {name: each.contiguous() for name, each in checkpoint.tensors.items()}
+        tensors = _lay_apart(checkpoint.tensors)
         with finished_whole(place) as temporary:
             path = temporary / _TENSORS
             with told_when_full(path, size=sum(each.nbytes for each in tensors.values())):
@@ -110,6 +110,16 @@ class Checkpoints:
             return -1
 
 
+def _lay_apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    # As safetensors takes them. What all parameters of an 8-bit optimiser share is small.
+    apart, met = {}, set()
+    for name, each in tensors.items():
+        place = each.untyped_storage().data_ptr()
+        apart[name] = each.clone() if each.numel() and place in met else each.contiguous()
+        met.add(place)
+    return apart
+
+
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """Give all that a model holds, each tensor once."""
     return {name: each.detach() for name, each in (*model.named_parameters(), *model.named_buffers())}
@@ -132,14 +142,18 @@ def without_additions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Part what an optimiser remembers into tensors and, as JSON, all else."""
-    tensors, others = {}, {}
-    for index, values in optimizer.state_dict()["state"].items():
-        for name, value in values.items():
-            if isinstance(value, Tensor):
-                tensors[f"{index}.{name}"] = value
+    """Part what an optimiser remembers, in mappings within mappings, into tensors and, as JSON, all else."""
+    tensors: dict[str, Tensor] = {}
+    others: dict[str, Any] = {}
+
+    def part(values: Mapping[Any, Any], *path: str) -> None:
+        for key, value in values.items():
+            if isinstance(value, Mapping):
+                part(value, *path, str(key))
             else:
-                others[f"{index}.{name}"] = value
+                (tensors if isinstance(value, Tensor) else others)[".".join((*path, str(key)))] = value
+
+    part(optimizer.state_dict()["state"])
     return tensors, others
 
 
@@ -148,9 +162,12 @@ def put_optimizer_state(
 ) -> None:
     """Let an optimiser remember what `optimizer_state` gave."""
     state: dict[int, dict[str, Any]] = {}
-    for key, value in {**tensors, **others}.items():
-        index, name = key.split(".", 1)
-        state.setdefault(int(index), {})[name] = value
+    for name, value in {**tensors, **others}.items():
+        index, *path, last = name.split(".")
+        place = state.setdefault(int(index), {})
+        for key in path:
+            place = place.setdefault(key, {})
+        place[last] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
