@@ -164,6 +164,11 @@ class TransformerRecipe(MemberRecipe):
         super().__post_init__()
         if not self.stages:
             raise ValueError(f"there must be a stage, however: {self.stages=}")
+        if self.settings.evaluate_every and not self.stop_share:
+            raise ValueError(
+                f"evaluations every so many steps need questions that are held out, however: {self.stop_share=}, "
+                f"evaluate_every={self.settings.evaluate_every}; set stop_share to 0.1, or evaluate_every to 0"
+            )
 
     def for_fold(self, fold: int) -> Self:
         """Shift the seed."""

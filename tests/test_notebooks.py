@@ -97,6 +97,7 @@ def test_seed_profile_is_the_write_ups_recipe():
     assert {stage["weight_decay"] for stage in seed["stages"]} == {0.02}
     assert not any("warmup_share" in stage or "schedule" in stage for stage in seed["stages"])
     assert (seed["batch_size"], seed["evaluate_every"], seed["patience"], seed["threshold"]) == (8, 100, 3, 1e-5)
+    assert seed["stop_share"] > 0  # without questions to stop by, patience does nothing
     assert (seed["optimizer"], seed["precision"], seed["seed"]) == ("adamw_8bit", "fp16", 42)
 
 

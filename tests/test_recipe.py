@@ -122,6 +122,7 @@ def test_a_member_overrides_what_it_names_for_itself_alone() -> None:
         ({"use_split_head": 1}, TypeError, "use_split_head must be of type bool, however: 1"),
         ({"seed": 2**32}, ValueError, "seed must lie in"),
         ({"stages": []}, ValueError, "there must be a stage"),
+        ({"evaluate_every": 50, "stop_share": 0.0}, ValueError, "held out, however: self.stop_share=0.0"),
         ({"stages": [STAGE | {"epoch": 1}]}, ValueError, r"stages\[0\]: 'epoch' \(did you mean 'epochs'"),
         ({"stages": [STAGE | {"epochs": "3"}]}, TypeError, r"stages\[0\]\.epochs must be of type float, however: '3'"),
         ({"stages": [STAGE | {"epochs": 0}]}, ValueError, r"stages\[0\]: epochs must lie in"),
