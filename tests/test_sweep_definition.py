@@ -114,6 +114,11 @@ def test_members_are_choices_too(tmp_path):
         ),
         ("space:\n  seed: [1, 2]\n", ValueError, "list seeds"),
         ("space:\n  pooling: [cls]\nseeds: [a]\n", TypeError, "seed"),
+        (
+            "profile: cpu\nspace:\n  batch_size: [8]\npruner: median\n",
+            ValueError,
+            "pruner 'median' needs questions held out to judge by: set stop_share",
+        ),
         ("space: {}\n", ValueError, "space must name a parameter to vary"),
         ("space:\n  body_share: {low: 0.1, high: 0.5, step: 0.4, when: {layuot: joint}}\n", ValueError, "'layuot'"),
         ("- a\n", ValueError, "must map"),

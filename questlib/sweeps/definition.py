@@ -289,6 +289,9 @@ def _check_points(sweep: Sweep) -> None:
     for seed in sweep.seeds or (None,):
         for chosen in points if seed in (None, *sweep.seeds[:1]) else points[:1]:
             try:
-                sweep.recipe(chosen, seed=seed)
+                recipe = sweep.recipe(chosen, seed=seed)
+                stops = [getattr(member, "stop_share", 0) for member in recipe.members] if recipe else [1]
+                if sweep.pruner != "none" and not any(stops):
+                    raise ValueError(f"pruner {sweep.pruner!r} needs questions held out to judge by: set stop_share")
             except (TypeError, ValueError) as error:
                 raise type(error)(f"with {chosen}: {error}") from error
