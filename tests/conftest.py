@@ -1,4 +1,5 @@
 import random
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 # The same examples each time, so that a failure is the change's; no deadline, because machines differ.
 settings.register_profile("questlib", deadline=None, derandomize=True, max_examples=60)
 settings.load_profile("questlib")
+
+# What a script starts in the background ignores interrupts, and so would all that is started from here.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # 20 rows, 14 questions: one with three answers, four with two, nine with one.
 QUESTION_OF_ROW = (0, 0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13)
