@@ -3,19 +3,17 @@
 Parameters of names or truth are found in their dataclasses, so a new one is tried as soon as it is there.
 """
 
-import os
-import signal
 from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 import pytest
+import toy
 
 from questlib.members import TransformerMember, load_member
 from questlib.recipe import MetadataOptions, ModelOptions, Recipe, TextLayout, TrainingSettings, TransformerRecipe
 from questlib.stage import STAGE_RECIPES, Stage
-from questlib.training.trainer import QuestTrainer
 
 FULL = {"name": "full", "trainable": ["*"], "epochs": 1, "learning_rate": 1e-3, "head_learning_rate": 1e-2}
 HEAD = {"name": "head", "trainable": ["head.*"], "epochs": 1, "learning_rate": 0.0, "head_learning_rate": 1e-2}
@@ -50,18 +48,6 @@ def name_option(option: dict[str, Any]) -> str:
     return "-".join(map(str, next(iter(value.items())))) if isinstance(value, dict) else f"{name}-{value}"
 
 
-def interrupt_in_step(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
-    differentiate, seen = QuestTrainer._differentiate, [0]
-
-    def count(self, model, inputs):
-        seen[0] += 1
-        if seen[0] == number:
-            os.kill(os.getpid(), signal.SIGINT)
-        return differentiate(self, model, inputs)
-
-    monkeypatch.setattr(QuestTrainer, "_differentiate", count)
-
-
 @pytest.mark.parametrize("option", list(list_options()), ids=name_option)
 def test_training_goes_on_and_comes_back_whatever_is_set(option, encoder_folder, toy_frame, tmp_path, monkeypatch):
     parameters = USUAL | {"encoder": str(encoder_folder)} | option
@@ -75,7 +61,7 @@ def test_training_goes_on_and_comes_back_whatever_is_set(option, encoder_folder,
 
     expected = build("whole").fit(toy_frame).predict(toy_frame)
     with monkeypatch.context() as patch:
-        interrupt_in_step(patch, N_STEPS_BEFORE_THE_INTERRUPTION)
+        toy.interrupt_after(patch, N_STEPS_BEFORE_THE_INTERRUPTION)
         with pytest.raises(KeyboardInterrupt):
             build("interrupted").fit(toy_frame)
     resumed = build("interrupted").fit(toy_frame)

@@ -1,13 +1,12 @@
 """A lora stage trains little, leaves a plain model, and is stopped, kept and gone on with like any other."""
 
 import importlib.util
-import os
-import signal
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+import toy
 from peft import import_utils
 from test_training import COLLATOR, FULL, SETTINGS, changed, fit, weights_of
 
@@ -16,7 +15,6 @@ from questlib.model.prediction import predict
 from questlib.stage import LoraStage
 from questlib.training import fit_stages
 from questlib.training.checkpoint import Checkpoints
-from questlib.training.trainer import QuestTrainer
 
 LORA = LoraStage(
     name="lora", trainable=("head.*",), epochs=2, learning_rate=1e-2, head_learning_rate=1e-2, rank=2, alpha=4
@@ -81,16 +79,8 @@ def test_a_training_that_is_interrupted_ends_as_if_it_was_not(encoder_folder, ro
         return model
 
     expected, checkpoints = train(tmp_path / "whole"), Checkpoints(tmp_path / "kept")
-    original, seen = QuestTrainer._differentiate, [0]
-
-    def differentiate(self, model, inputs):
-        seen[0] += 1
-        if seen[0] == n_steps:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(self, model, inputs)
-
     with monkeypatch.context() as patch:
-        patch.setattr(QuestTrainer, "_differentiate", differentiate)
+        toy.interrupt_after(patch, n_steps)
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / "interrupted", checkpoints)
     found = train(tmp_path / "again", checkpoints)

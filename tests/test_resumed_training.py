@@ -65,25 +65,12 @@ def assert_same(one: QuestModel, other: QuestModel) -> None:
         np.testing.assert_allclose(first.detach(), second.detach(), atol=1e-6, err_msg=name)
 
 
-def interrupt_after(monkeypatch: pytest.MonkeyPatch, n_steps: int, *, number: int = signal.SIGINT) -> None:
-    """Send a signal in the middle of a step, counted over all stages."""
-    original, seen = QuestTrainer._differentiate, [0]
-
-    def differentiate(self, model, inputs):
-        seen[0] += 1
-        if seen[0] == n_steps:
-            os.kill(os.getpid(), number)
-        return original(self, model, inputs)
-
-    monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
-
-
 @pytest.mark.parametrize("n_steps", [1, 8, 15, 16, 25])
 def test_training_that_is_interrupted_at_any_step_ends_as_if_it_was_not(training, tmp_path, monkeypatch, n_steps):
     expected, history, _ = training.run()
     checkpoints = Checkpoints(tmp_path / "kept")
     with monkeypatch.context() as patch:
-        interrupt_after(patch, n_steps)
+        toy.interrupt_after(patch, n_steps)
         with pytest.raises(KeyboardInterrupt):
             training.run(checkpoints)
     model, resumed, notes = training.run(checkpoints)
@@ -107,7 +94,7 @@ def test_evaluations_accumulation_patience_and_8_bits_are_gone_on_with(
     for n_steps in (7,):
         checkpoints = Checkpoints(tmp_path / f"kept-{n_steps}")
         with monkeypatch.context() as patch:
-            interrupt_after(patch, n_steps)
+            toy.interrupt_after(patch, n_steps)
             with pytest.raises(KeyboardInterrupt):
                 training.run(checkpoints)
         model, resumed, _ = training.run(checkpoints)
@@ -120,7 +107,7 @@ def test_training_may_be_interrupted_again_and_again(training, tmp_path, monkeyp
     checkpoints = Checkpoints(tmp_path / "kept")
     for _ in range(3):
         with monkeypatch.context() as patch:
-            interrupt_after(patch, 4)
+            toy.interrupt_after(patch, 4)
             with pytest.raises(KeyboardInterrupt):
                 training.run(checkpoints)
     model, _, _ = training.run(checkpoints)
@@ -130,7 +117,7 @@ def test_training_may_be_interrupted_again_and_again(training, tmp_path, monkeyp
 def test_finished_steps_are_not_computed_again(training, tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path / "kept")
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 18)
+        toy.interrupt_after(patch, 18)
         with pytest.raises(KeyboardInterrupt):
             training.run(checkpoints)
     computed = []
@@ -170,7 +157,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_leads_to_the_same_end
     checkpoints = Checkpoints(tmp_path / "kept")
     monkeypatch.setattr("questlib.training.keeper._SECONDS_PER_SECOND", 0)
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 9)
+        toy.interrupt_after(patch, 9)
         with pytest.raises(KeyboardInterrupt):
             training.run(checkpoints)
     number = checkpoints.read()[0].state["number"]
@@ -188,7 +175,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_it_leads_to_the_same_end
 
 def test_sigterm_is_kept_and_ends_the_process_with_its_status(training, tmp_path, monkeypatch):
     checkpoints = Checkpoints(tmp_path / "kept")
-    interrupt_after(monkeypatch, 3, number=signal.SIGTERM)
+    toy.interrupt_after(monkeypatch, 3, number=signal.SIGTERM)
     with pytest.raises(SystemExit) as ended:
         training.run(checkpoints)
     assert ended.value.code == 128 + signal.SIGTERM
@@ -311,7 +298,7 @@ def test_shortened_training_that_was_interrupted_ends_where_it_would_have(traini
     # The same changes of pace, taken from the tape.
     checkpoints = Checkpoints(tmp_path / "kept")
     with monkeypatch.context() as patch:
-        interrupt_after(patch, 5)
+        toy.interrupt_after(patch, 5)
         with pytest.raises(KeyboardInterrupt):
             training.run(checkpoints, deadline=slow_clock[0] + 1.0)
     ends = checkpoints.read()[0].state["tape"]["ends"]

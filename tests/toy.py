@@ -1,5 +1,7 @@
 """Toy encoders of every family: two narrow layers, random weights, one small vocabulary."""
 
+import os
+import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -7,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import pytest
 import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordPiece
@@ -23,6 +26,7 @@ from questlib.recipe import MetadataOptions, ModelOptions, TextLayout, TrainingS
 from questlib.schema import TARGETS
 from questlib.stage import Stage
 from questlib.text import encode_passes, load_tokenizer
+from questlib.training.trainer import QuestTrainer
 
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "modernbert", "electra", "albert", "mpnet")
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
@@ -134,3 +138,16 @@ def build_recipe(encoder_folder: Path, **changes: Any) -> TransformerRecipe:  # 
         stop_share=0.3,
     )
     return replace(recipe, **changes)
+
+
+def interrupt_after(monkeypatch: pytest.MonkeyPatch, n_steps: int, *, number: int = signal.SIGINT) -> None:
+    """Send a signal in the middle of a step, counted over all stages."""
+    original, seen = QuestTrainer._differentiate, [0]
+
+    def differentiate(self, model, inputs):
+        seen[0] += 1
+        if seen[0] == n_steps:
+            os.kill(os.getpid(), number)
+        return original(self, model, inputs)
+
+    monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)

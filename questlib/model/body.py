@@ -81,7 +81,6 @@ def read_body(folder: Path, body_config: PretrainedConfig) -> PreTrainedModel:
     return body
 
 
-@torch.no_grad()
 def leave_file(model: nn.Module) -> None:
     """Copy weights that were read from where they lie in their file to memory that torch aligns.
 

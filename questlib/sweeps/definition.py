@@ -152,7 +152,12 @@ class Sweep(Checked):
     def recipe(self, chosen: Mapping[str, Any], *, seed: int | None = None) -> Recipe | None:
         """Give what a trial would train, None of a notebook that trains no members; what does not fit is refused."""
         parameters = override(self.base, self.overrides(chosen, seed=seed))
-        return Recipe.from_parameters(parameters) if "members" in parameters else None
+        if "members" not in parameters:
+            return None
+        recipe = Recipe.from_parameters(parameters)
+        if self.pruner != "none" and not any(getattr(member, "stop_share", 0) for member in recipe.members):
+            raise ValueError(f"pruner {self.pruner!r} needs questions held out to judge by: set stop_share")
+        return recipe
 
     def describe(self) -> dict[str, Any]:
         """Give all that decides what its trials are, as JSON has it; its budget may grow."""
@@ -289,9 +294,6 @@ def _check_points(sweep: Sweep) -> None:
     for seed in sweep.seeds or (None,):
         for chosen in points if seed in (None, *sweep.seeds[:1]) else points[:1]:
             try:
-                recipe = sweep.recipe(chosen, seed=seed)
-                stops = [getattr(member, "stop_share", 0) for member in recipe.members] if recipe else [1]
-                if sweep.pruner != "none" and not any(stops):
-                    raise ValueError(f"pruner {sweep.pruner!r} needs questions held out to judge by: set stop_share")
+                sweep.recipe(chosen, seed=seed)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"with {chosen}: {error}") from error
