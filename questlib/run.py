@@ -65,6 +65,11 @@ class _KernelManager(AsyncKernelManager):
         command, options = await super()._async_pre_start_kernel(**options)
         return command, options | {"preexec_fn": die_with_parent}
 
+    async def _async_interrupt_kernel(self) -> None:
+        # A kernel that is told to end is not interrupted first: it may still be in its last answer, and would say so.
+        if not self.shutting_down:
+            await super()._async_interrupt_kernel()
+
 
 def run_notebook(
     notebook: Path, *, profile: str, data: str | None, out: Path | None, overrides: dict[str, Any]

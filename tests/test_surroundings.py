@@ -16,6 +16,15 @@ from questlib.run import run_notebook
 from questlib.run_folder import SESSION_LOCK, held_alone
 
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+SLOW_TO_ANSWER = """
+import time
+handlers = get_ipython().kernel.shell_handlers
+answer = handlers["kernel_info_request"]
+async def answer_slowly(*request):
+    await answer(*request)
+    time.sleep(2)
+handlers["kernel_info_request"] = answer_slowly
+"""
 WHOLE = {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
 
 
@@ -104,6 +113,14 @@ def test_a_terminal_shows_a_runs_own_words_alone(notebook, toy_folder, capfd):
     shown = capfd.readouterr()
     assert shown.out == "of the run\n"
     assert shown.err == ""
+
+
+def test_a_kernel_that_is_slow_with_its_last_answer_ends_without_a_word(notebook, toy_folder, capfd):
+    content = nbformat.read(notebook, as_version=4)
+    content.cells.append(new_code_cell(SLOW_TO_ANSWER))
+    nbformat.write(content, notebook)
+    execute(notebook, toy_folder)
+    assert capfd.readouterr().err == ""
 
 
 @pytest.mark.parametrize("name", ["o-{lr}", "{", "a}b", "{{x}}", "out {0}"])
