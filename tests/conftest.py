@@ -1,3 +1,4 @@
+import gc
 import random
 import signal
 import sys
@@ -118,6 +119,7 @@ def encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A toy BERT with its tokenizer; torch is imported only by the tests that ask for it."""
     import toy
 
+    gc.freeze()  # a training collects garbage, which takes 0.3 s where all that torch has imported is looked at
     return toy.write_encoder(tmp_path_factory.mktemp("encoder"))
 
 

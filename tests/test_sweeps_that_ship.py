@@ -4,9 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import train_tables
 from sweeping import run_command
 
-from questlib.sweeps.definition import read_sweep
+from questlib.run_folder import read_json
+from questlib.schema import TARGETS
+from questlib.sweeps.definition import look_up, read_sweep
 
 PROJECT = Path(__file__).parents[1]
 SWEEPS = sorted((PROJECT / "sweeps").glob("*.yaml"))
@@ -26,8 +29,8 @@ def test_every_sweep_has_a_small_version_of_itself():
         assert [each.name for each in read_sweep(path).space] == [each.name for each in large.space]
 
 
-@pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
-def test_small_sweep_runs_on_the_sample(path, encoder_folder, tmp_path):
+def write_tiny(path: Path, encoder_folder: Path, folder: Path) -> Path:
+    """Write a small sweep that has one trial, of a toy encoder."""
     content = yaml.safe_load(path.read_text())
     tiny = {"encoder": str(encoder_folder), "max_length": 64, "evaluate_every": 0, "patience": 0}
     given = {name: value for name, value in tiny.items() if name not in content["space"]}
@@ -35,8 +38,22 @@ def test_small_sweep_runs_on_the_sample(path, encoder_folder, tmp_path):
         content["space"]["max_length"] = {"low": 32, "high": 64, "step": 32}  # a toy reads no more
     first = {"trials": 1} | ({"seeds": content["seeds"][:1]} if "seeds" in content else {})
     content |= {"parameters": content.get("parameters", {}) | given} | first
-    file = tmp_path / path.name
+    file = folder / path.name
     file.write_text(yaml.safe_dump(content, sort_keys=False))
+    return file
+
+
+@pytest.mark.parametrize("path", SMALL, ids=lambda path: path.stem)
+def test_first_trial_of_a_small_sweep_is_trained_on_the_sample(path, encoder_folder, tmp_path):
+    sweep = read_sweep(write_tiny(path, encoder_folder, tmp_path))
+    recipe = sweep.recipe(next(sweep.single_changes()), seed=next(iter(sweep.seeds), None))
+    trained = train_tables(Path("notebooks/sample"), tmp_path, recipe)
+    assert trained.submission[list(TARGETS)].notna().all(axis=None)
+    assert look_up(read_json(trained.run_folder / "scores.json"), sweep.objective) > 0
+
+
+def test_small_sweep_runs_by_its_command(encoder_folder, tmp_path):
+    file = write_tiny(PROJECT / "sweeps" / "seeds_small.yaml", encoder_folder, tmp_path)
     process = run_command("run", file, "--data", "notebooks/sample", "--out", tmp_path / "sweep")
     out, told = process.communicate(timeout=300)
     assert process.returncode == 0, out + told
