@@ -147,11 +147,11 @@ def told_when_full(path: Path, *, size: int | None = None) -> Iterator[None]:
         number = getattr(error, "errno", None)
         if number not in (errno.ENOSPC, errno.EDQUOT) and "os error 28" not in str(error):
             raise
-        missing = "" if size is None else f", {max(size - free, 0)} more than were free"
+        sizes = "" if size is None else f"{size} bytes were to be written, {max(size - free, 0)} more than were free; "
         raise DiskFull(
             errno.ENOSPC,
-            f"the disk must have room for {path.name}, however it is full: {'the file' if size is None else size} "
-            f"bytes were to be written{missing}; what stood there before still does; make room and go on",
+            f"the disk must have room for {path.name}, however it is full: {sizes}what stood there before still "
+            "does; make room and go on",
             str(path),
         ) from error
 

@@ -177,6 +177,12 @@ def test_full_disk_is_told_with_the_bytes_that_were_missing(tmp_path, monkeypatc
             raise OSError(errno.ENOSPC, "No space left on device")
 
 
+def test_full_disk_is_told_without_a_number_where_none_is_known(tmp_path):
+    with pytest.raises(DiskFull, match="room for model, however it is full: what stood there before still does; make"):
+        with told_when_full(tmp_path / "model"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+
 def test_other_errors_of_the_disk_are_left_as_they_are(tmp_path):
     with pytest.raises(PermissionError), told_when_full(tmp_path / "model"):
         raise PermissionError("no")

@@ -205,9 +205,10 @@ def test_seed_decides_the_result(encoder_folder, rows, tmp_path):
     assert not np.array_equal(train(1), train(2))
 
 
-def test_eight_bit_optimizer_trains(model, rows, tmp_path):
+def test_eight_bit_optimizer_trains_and_is_told_to_be_slow_on_a_cpu(model, rows, tmp_path, caplog):
     optimizer = build_optimizer(model, FULL, replace(SETTINGS, optimizer="adamw_8bit"))
     assert type(optimizer).__module__.startswith("bitsandbytes")
+    assert "optimizer adamw is quicker here" in caplog.text
     history = fit(model, rows, [replace(FULL, epochs=10)], tmp_path, optimizer="adamw_8bit")
     losses = [record["loss"] for record in history if "loss" in record]
     assert losses[-1] < losses[0]
