@@ -36,6 +36,11 @@ def test_lock_leaves_it_to_torch_whether_cuda_comes_along():
     assert not [pin.name for pin in PINS if pin.name.startswith(("cuda", "nvidia", "triton"))]
 
 
+def test_lock_has_nothing_that_builds_a_grammar_at_every_start():
+    # jsonschema imports it where it is, and it takes longer than all else that a command imports.
+    assert "rfc3987-syntax" not in {canonicalize_name(pin.name) for pin in PINS}
+
+
 def test_everybody_is_told_the_same_pythons():
     minors = [int(python.removeprefix("3.")) for python in PYTHONS]
     assert minors == list(range(minors[0], minors[-1] + 1))
