@@ -91,15 +91,14 @@ def test_evaluations_accumulation_patience_and_8_bits_are_gone_on_with(
 ):
     training = Training(encoder_folder, rows, tmp_path, **settings)
     expected, history, _ = training.run()
-    for n_steps in (7,):
-        checkpoints = Checkpoints(tmp_path / f"kept-{n_steps}")
-        with monkeypatch.context() as patch:
-            toy.interrupt_after(patch, n_steps)
-            with pytest.raises(KeyboardInterrupt):
-                training.run(checkpoints)
-        model, resumed, _ = training.run(checkpoints)
-        assert_same(expected, model)
-        assert [each.get("eval_spearman") for each in resumed] == [each.get("eval_spearman") for each in history]
+    checkpoints = Checkpoints(tmp_path / "kept")
+    with monkeypatch.context() as patch:
+        toy.interrupt_after(patch, 7)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(checkpoints)
+    model, resumed, _ = training.run(checkpoints)
+    assert_same(expected, model)
+    assert [each.get("eval_spearman") for each in resumed] == [each.get("eval_spearman") for each in history]
 
 
 def test_training_may_be_interrupted_again_and_again(training, tmp_path, monkeypatch):
