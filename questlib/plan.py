@@ -36,6 +36,7 @@ class Speed:
         row: Predicting one row.
         after: Writing it all.
         frozen_row: Reading one row through layers that are frozen, once for all folds.
+        is_read: Whether the training rows were read through them before.
     """
 
     before: float
@@ -44,6 +45,7 @@ class Speed:
     row: float
     after: float
     frozen_row: float = 0.0
+    is_read: bool = False
 
     def fit_seconds(self, epochs: Sequence[float]) -> float:
         """Tell how long a fit takes, by the epochs of its stages."""
@@ -52,6 +54,10 @@ class Speed:
             for number, each in enumerate(epochs)
         )
         return self.before + sum(times)
+
+    def read_seconds(self, *, n_train: int, n_test: int) -> float:
+        """Tell how long it takes to read both tables through what is frozen."""
+        return self.frozen_row * (n_test + (0 if self.is_read else n_train))
 
     def predict_seconds(self, n_rows: int) -> float:
         """Tell how long it takes to predict some rows and to write the fold."""

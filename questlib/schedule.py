@@ -82,7 +82,7 @@ class Schedule:
         if not shares[0]:
             return None
         later = sum(cost(each) for cost, each in zip(costs[1:], shares[1:], strict=True) if each) / n_devices
-        after = self._predict_seconds(first) + self._read_once(first, len(first.tables.test))
+        after = self._predict_seconds(first) + self._read_seconds(first)
         deadline = now + left - later - _PREDICTION * after - self._standing.seconds
         self._ends[first.name] = now + costs[0](shares[0])
         return replace(first, share=shares[0], deadline=deadline)
@@ -109,11 +109,11 @@ class Schedule:
 
     def _once(self, task: FoldTask) -> float:
         # What the first of a member's folds does for all of them.
-        return self._read_once(task, len(task.tables.train) + len(task.tables.test))
+        return self._read_seconds(task, n_train=len(task.tables.train))
 
-    def _read_once(self, task: FoldTask, n_rows: int) -> float:
+    def _read_seconds(self, task: FoldTask, *, n_train: int = 0) -> float:
         speed = self.speeds.get(task.member.name)
-        return 0.0 if speed is None else speed.frozen_row * n_rows
+        return 0.0 if speed is None else speed.read_seconds(n_train=n_train, n_test=len(task.tables.test))
 
     def _cost(self, task: FoldTask, kept: tuple[Share, int, float] | None, *, once: float) -> Cost:
         speed = self.speeds.get(task.member.name)

@@ -95,7 +95,7 @@ class TransformerMember(Member[TransformerRecipe]):
             cache_folder=self.cache_folder,
             before=time.monotonic() - start,
         )
-        return replace(speed, frozen_row=0.0) if self._are_kept(frame, given.model) else speed
+        return replace(speed, is_read=self._are_kept(frame, given.model))
 
     def _fit(self, frame: pd.DataFrame, rows: IndexArray) -> None:
         recipe, given = self.recipe, self._prepare(frame, rows)
