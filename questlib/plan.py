@@ -35,8 +35,8 @@ class Speed:
         epochs: An epoch of each stage, with its evaluations. Stages of later cycles take as long as those of the first.
         row: Predicting one row.
         after: Writing it all.
-        frozen_row: Reading one row through layers that are frozen, once for all folds.
-        is_read: Whether the training rows were read through them before.
+        read_train: Reading the training table through layers that are frozen, once for all folds; 0 where it was.
+        read_test: The same of the test, which comes after the first fit.
     """
 
     before: float
@@ -44,8 +44,13 @@ class Speed:
     epochs: tuple[float, ...]
     row: float
     after: float
-    frozen_row: float = 0.0
-    is_read: bool = False
+    read_train: float = 0.0
+    read_test: float = 0.0
+
+    @property
+    def once(self) -> float:
+        """Seconds of what the first of a member's folds does for all of them."""
+        return self.read_train + self.read_test
 
     def fit_seconds(self, epochs: Sequence[float]) -> float:
         """Tell how long a fit takes, by the epochs of its stages."""
@@ -54,10 +59,6 @@ class Speed:
             for number, each in enumerate(epochs)
         )
         return self.before + sum(times)
-
-    def read_seconds(self, *, n_train: int, n_test: int) -> float:
-        """Tell how long it takes to read both tables through what is frozen."""
-        return self.frozen_row * (n_test + (0 if self.is_read else n_train))
 
     def predict_seconds(self, n_rows: int) -> float:
         """Tell how long it takes to predict some rows and to write the fold."""

@@ -18,6 +18,8 @@ _SUBMISSIONS = 1.5
 _REPORT_SECONDS = 8.0
 # Predicting comes after the deadline of a fit, and may be slower than a few batches told.
 _PREDICTION = 1.1
+# A quick member's, and that of one that could not be measured.
+_UNKNOWN = Speed(before=0.0, stages=(0.0,), epochs=(0.0,), row=0.0, after=0.0)
 
 
 class Schedule:
@@ -69,7 +71,7 @@ class Schedule:
         leads = [name not in at_work and names.index(name) == place for place, name in enumerate(names)]
         is_first = [lead and name not in self._standing.finished for lead, name in zip(leads, names, strict=True)]
         costs = [
-            self._cost(task, progress, once=self._once(task) if lead else 0.0)
+            self._cost(task, progress, once=self._speed_of(task).once if lead else 0.0)
             for task, progress, lead in zip(waiting, begun_before, leads, strict=True)
         ]
         shares = choose_shares(costs, is_first=is_first, seconds=left, n_devices=n_devices, busy=busy)
@@ -82,7 +84,7 @@ class Schedule:
         if not shares[0]:
             return None
         later = sum(cost(each) for cost, each in zip(costs[1:], shares[1:], strict=True) if each) / n_devices
-        after = self._predict_seconds(first) + self._read_seconds(first)
+        after = self._predict_seconds(first) + self._speed_of(first).read_test
         deadline = now + left - later - _PREDICTION * after - self._standing.seconds
         self._ends[first.name] = now + costs[0](shares[0])
         return replace(first, share=shares[0], deadline=deadline)
@@ -91,7 +93,9 @@ class Schedule:
         # Where a machine is too slow for half a fold of a large encoder, whole folds of a small one are worth more.
         half = Share(epochs=LEAST_SHARE)
         firsts = [task for task in waiting if task.member.name not in begun]
-        too_slow = {each.member.name for each in firsts if self._cost(each, None, once=self._once(each))(half) > left}
+        too_slow = {
+            each.member.name for each in firsts if self._cost(each, None, once=self._speed_of(each).once)(half) > left
+        }
         return sorted(waiting, key=lambda task: task.member.name in too_slow)
 
     def learn(self, task: FoldTask, outcome: FinishedFold) -> None:
@@ -104,16 +108,11 @@ class Schedule:
             return
         if outcome.epochs:
             expected = self.speeds[name].fit_seconds(outcome.epochs) + self._predict_seconds(task, factor=1.0)
-            self._factors[name] = (fit + predict) / (expected + self._once(task))
-        self.speeds[name] = replace(self.speeds[name], frozen_row=0.0)  # that was done for all folds
+            self._factors[name] = (fit + predict) / (expected + self.speeds[name].once)
+        self.speeds[name] = replace(self.speeds[name], read_train=0.0, read_test=0.0)  # that was done for all folds
 
-    def _once(self, task: FoldTask) -> float:
-        # What the first of a member's folds does for all of them.
-        return self._read_seconds(task, n_train=len(task.tables.train))
-
-    def _read_seconds(self, task: FoldTask, *, n_train: int = 0) -> float:
-        speed = self.speeds.get(task.member.name)
-        return 0.0 if speed is None else speed.read_seconds(n_train=n_train, n_test=len(task.tables.test))
+    def _speed_of(self, task: FoldTask) -> Speed:
+        return self.speeds.get(task.member.name, _UNKNOWN)
 
     def _cost(self, task: FoldTask, kept: tuple[Share, int, float] | None, *, once: float) -> Cost:
         speed = self.speeds.get(task.member.name)
@@ -135,10 +134,8 @@ class Schedule:
 
     def _predict_seconds(self, task: FoldTask, *, factor: float | None = None) -> float:
         name = task.member.name
-        if name not in self.speeds:
-            return 0.0
         factor = self._factors.get(name, 1.0) if factor is None else factor
-        return factor * self.speeds[name].predict_seconds(len(task.scored_rows) + len(task.tables.test))
+        return factor * self._speed_of(task).predict_seconds(len(task.scored_rows) + len(task.tables.test))
 
     def _describe(
         self, waiting: Sequence[FoldTask], shares: Sequence[Share], *, running: Sequence[FoldTask], seconds: float

@@ -96,7 +96,7 @@ def measure_fold(task: FoldTask) -> Speed | None:
     member = MEMBERS[task.member.kind](
         task.member, cache_folder=task.cache_folder, checkpoint_folder=task.checkpoint_folder.parent
     )
-    return member.measure(task.tables.train, rows=task.training_rows)
+    return member.measure(task.tables.train, rows=task.training_rows, test=task.tables.test)
 
 
 def train_fold(task: FoldTask) -> FinishedFold:

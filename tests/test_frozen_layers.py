@@ -8,6 +8,7 @@ import torch
 import toy
 from test_training import COLLATOR, fit
 
+from questlib.data import read_tables
 from questlib.members import transformer
 from questlib.model import QuestModel
 from questlib.model.prediction import predict
@@ -108,6 +109,21 @@ def test_folds_of_a_run_read_each_table_once(train_toy, toy_recipe, monkeypatch)
     assert sum(read_tables) == 2  # of the training and of the test table
     assert len(read_tables) > 4
     assert np.isfinite(run.submission.iloc[:, 1:].to_numpy()).all()
+
+
+def test_reading_is_planned_for_each_table_that_was_not_read_before(toy_recipe, toy_folder, tmp_path):
+    tables, recipe = read_tables(str(toy_folder)), toy_recipe.members[0]
+    recipe = replace(recipe, model=replace(recipe.model, freeze_layers=1))
+    member = transformer.TransformerMember(recipe, cache_folder=tmp_path)
+    rows = np.arange(len(tables.train))
+    speed = member.measure(tables.train, rows=rows, test=tables.test)
+    assert speed.read_train > speed.read_test > 0
+    member.fit(tables.train, rows=rows)
+    speed = member.measure(tables.train, rows=rows, test=tables.test)
+    assert speed.read_train == 0
+    assert speed.read_test > 0
+    member.predict(tables.test)
+    assert member.measure(tables.train, rows=rows, test=tables.test).once == 0
 
 
 def test_models_that_differ_in_dropout_share_what_frozen_layers_read(rows, tmp_path):

@@ -70,8 +70,11 @@ class Member(ABC, Generic[RecipeOfKind]):
     def check(self) -> None:  # noqa: B027  a kind need not have anything to check
         """Refuse a recipe that cannot be carried out here, before anything is trained."""
 
-    def measure(self, frame: pd.DataFrame, *, rows: IndexArray) -> Speed | None:
-        """Try out how fast it would be fitted on these rows; None for a kind that need not be asked."""
+    def measure(self, frame: pd.DataFrame, *, rows: IndexArray, test: pd.DataFrame) -> Speed | None:
+        """Try out how fast it would be fitted on rows of a table; None for a kind that need not be asked.
+
+        What was computed of it and of the test before, and kept, costs nothing.
+        """
         return None
 
     def fit(

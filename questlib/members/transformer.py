@@ -80,11 +80,12 @@ class TransformerMember(Member[TransformerRecipe]):
         refuse_unfit(self._tokenizer, folder=encoder_folder, n_embeddings=_count_embeddings(model))
         return model
 
-    def measure(self, frame: pd.DataFrame, *, rows: IndexArray) -> Speed:
+    def measure(self, frame: pd.DataFrame, *, rows: IndexArray, test: pd.DataFrame) -> Speed:
         """Train for a few steps and predict a few rows; what was learned is thrown away."""
         start = time.monotonic()
         given = self._prepare(fill_nulls(frame), rows, keeps_states=False)
-        speed = measure_speed(
+        before = time.monotonic() - start
+        return measure_speed(
             given.model,
             self.recipe.stages,
             train_rows=given.train_rows,
@@ -93,9 +94,9 @@ class TransformerMember(Member[TransformerRecipe]):
             settings=self.recipe.settings,
             folder=self.checkpoint_folder or self.cache_folder,
             cache_folder=self.cache_folder,
-            before=time.monotonic() - start,
+            n_unread=(self._count_unread(frame, given.model), self._count_unread(test, given.model)),
+            before=before,
         )
-        return replace(speed, is_read=self._are_kept(frame, given.model))
 
     def _fit(self, frame: pd.DataFrame, rows: IndexArray) -> None:
         recipe, given = self.recipe, self._prepare(frame, rows)
@@ -180,11 +181,13 @@ class TransformerMember(Member[TransformerRecipe]):
     def _collator(self) -> PassCollator:
         return PassCollator(pad_token_id=self._tokenizer.pad_token_id)
 
-    def _are_kept(self, frame: pd.DataFrame, model: QuestModel) -> bool:
+    def _count_unread(self, frame: pd.DataFrame, model: QuestModel) -> int:
         if model.halves is None:
-            return False
-        precision = keep_precision(self.precision, pick_device())
-        return are_cached(model, self._tokenize(fill_nulls(frame)), folder=self.cache_folder, precision=precision)
+            return 0
+        rows, device = self._tokenize(fill_nulls(frame)), pick_device()
+        precision = keep_precision(self.precision, device)
+        model.to(device)  # type: ignore[arg-type]  # where they were read decides what was made of them
+        return 0 if are_cached(model, rows, folder=self.cache_folder, precision=precision) else len(rows)
 
     def _tokenize(self, frame: pd.DataFrame) -> QuestRows:
         passes = encode_passes(frame, self._tokenizer, self.recipe.layout, cache_folder=self.cache_folder)

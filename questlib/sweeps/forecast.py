@@ -64,7 +64,7 @@ def _fold_seconds(member: MemberRecipe, recipe: Recipe, tables: Tables, measured
                 measured[alike] = time.monotonic() - start
             else:
                 n_rows = len(tasks[0].scored_rows) + len(tables.test)
-                once = speed.read_seconds(n_train=len(tables.train), n_test=len(tables.test)) / member.folds_to_train
+                once = speed.once / member.folds_to_train
                 measured[alike] = speed.fit_seconds(member.epochs()) + speed.predict_seconds(n_rows) + once
     return measured[alike] * member.folds_to_train
 

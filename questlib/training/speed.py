@@ -42,6 +42,7 @@ def measure_speed(
     settings: TrainingSettings,
     folder: Path,
     cache_folder: Path,
+    n_unread: tuple[int, int],
     before: float,
 ) -> Speed:
     """Train a model, which is spoilt by it, for a few steps of each stage, let it predict, and write it.
@@ -55,6 +56,7 @@ def measure_speed(
         settings: See there.
         folder: Where a model is written for a moment.
         cache_folder: See there.
+        n_unread: Rows of the training table, and of the test, that frozen layers are still to read.
         before: Seconds that it took to come here.
     """
     device = pick_device()
@@ -86,7 +88,13 @@ def measure_speed(
         fixed.append(_SECONDS_OF_STAGE + row * (n_stop + len(train_rows) if is_cached else n_stop))
         by_epoch.append(n_steps * step + (0.0 if is_cached else n_evaluations * n_stop * row))
     return Speed(
-        before=before, stages=tuple(fixed), epochs=tuple(by_epoch), row=row, after=after, frozen_row=frozen_row
+        before=before,
+        stages=tuple(fixed),
+        epochs=tuple(by_epoch),
+        row=row,
+        after=after,
+        read_train=frozen_row * n_unread[0],
+        read_test=frozen_row * n_unread[1],
     )
 
 
