@@ -63,20 +63,14 @@ def measure_speed(
     precision = pick_precision(settings.precision, device)
     model.to(device)  # type: ignore[arg-type]
     sample = _take_usual(train_rows, batch_size=settings.batch_size * settings.accumulation)
-    frozen_row = 0.0
-    if model.halves is not None:
-        start = time.monotonic()
-        sample = hold_states(model, sample, collator, batch_size=2 * settings.batch_size, precision=precision)
-        frozen_row = (time.monotonic() - start) / len(sample)
+    sample, frozen_row = _read_frozen(model, sample, collator, batch_size=2 * settings.batch_size, precision=precision)
     steps = {}
     for stage in {(stage.kind, stage.trainable): stage for stage in stages}.values():
         settings_here = replace(settings, use_tensorboard=False)
         job = _plan_job(model, stage, sample, collator, settings_here, precision=precision, folder=cache_folder)
         STAGE_KINDS[stage.kind](job).train()
         steps[stage.kind, stage.trainable] = job.pace.step_seconds, can_cache(model)
-    start = time.monotonic()
-    predict_logits(model, sample, collator, batch_size=2 * settings.batch_size, precision=precision)
-    row = (time.monotonic() - start) / len(sample)
+    row = _time_prediction(model, sample, collator, batch_size=2 * settings.batch_size, precision=precision)
     after = _time_writing(model, folder)
     n_steps = math.ceil(len(train_rows) / settings.batch_size / settings.accumulation)
     n_stop = len(stop_rows or ())
@@ -129,6 +123,25 @@ def _plan_job(
         folder=folder,
         cache_folder=folder,
     )
+
+
+def _read_frozen(
+    model: QuestModel, rows: QuestRows, collator: PassCollator, *, batch_size: int, precision: str
+) -> tuple[QuestRows, float]:
+    # Rows past the layers that are frozen, if any are, and the seconds of one.
+    if model.halves is None:
+        return rows, 0.0
+    start = time.monotonic()
+    states = hold_states(model, rows, collator, batch_size=batch_size, precision=precision)
+    return states, (time.monotonic() - start) / len(rows)
+
+
+def _time_prediction(
+    model: QuestModel, rows: QuestRows, collator: PassCollator, *, batch_size: int, precision: str
+) -> float:
+    start = time.monotonic()
+    predict_logits(model, rows, collator, batch_size=batch_size, precision=precision)
+    return (time.monotonic() - start) / len(rows)
 
 
 def _time_writing(model: QuestModel, folder: Path) -> float:
