@@ -1,5 +1,6 @@
-"""Names that a user may misspell and numbers that may be out of range: one check, one kind of message."""
+"""What a user may misspell, set out of range or not have installed: one check, one kind of message."""
 
+import importlib.util
 from collections.abc import Collection, Iterable
 from dataclasses import MISSING, field, fields
 from difflib import get_close_matches
@@ -27,6 +28,12 @@ def refuse_outside(value: Any, *, low: float, high: float, what: str) -> None:  
         raise TypeError(f"{what} must be a number in [{low}, {high}], however: {value!r}")
     if not low <= float(value) <= high:
         raise ValueError(f"{what} must lie in [{low}, {high}], however: {value!r}")
+
+
+def refuse_missing(package: str, *, what: str, install: str) -> None:
+    """Refuse an option where the package it needs is not here; `install` is what pip calls what brings it."""
+    if importlib.util.find_spec(package) is None:
+        raise ImportError(f"{what} needs {package}, however it is not here; pip install '{install}'")
 
 
 def between(low: float, high: float, default: Any = MISSING) -> Any:  # noqa: ANN401  a field of whatever type

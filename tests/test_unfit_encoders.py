@@ -1,7 +1,10 @@
 """An encoder that is not what it seems is refused in words, or read right, before anything is trained."""
 
+import importlib.util
 import json
+import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +20,13 @@ from questlib.members import TransformerMember
 from questlib.model import QuestModel
 from questlib.model.longest import longest_pass
 from questlib.model.prediction import predict
-from questlib.recipe import TextLayout
+from questlib.recipe import ModelOptions, TextLayout, TrainingSettings
 from questlib.schema import TEXT_COLUMNS
+from questlib.stage import LoraStage
 from questlib.text import encode_passes, load_tokenizer
 
 WEIGHTS = "model.safetensors"
+LORA = LoraStage(name="lora", trainable=("head.*",), epochs=1, learning_rate=1e-2, head_learning_rate=1e-2)
 
 
 @pytest.fixture
@@ -32,6 +37,43 @@ def folder(encoder_folder, tmp_path) -> Path:
 
 def check(folder: Path) -> None:
     TransformerMember(toy.build_recipe(folder), cache_folder=folder.parent / "cache").check()
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": ModelOptions(freeze_layers=1)},
+        {"model": ModelOptions(reset_layers=1)},
+        {"stages": (replace(toy.STAGE, layer_decay=0.9),)},
+    ],
+    ids=str,
+)
+def test_what_needs_layers_is_refused_of_a_body_that_has_one_used_again_and_again(changes, tmp_path):
+    recipe = toy.build_recipe(toy.write_encoder(tmp_path / "encoder", family="albert"), **changes)
+    with pytest.raises(ValueError, match="need a body with 2 layers in a list, however albert has none"):
+        TransformerMember(recipe, cache_folder=tmp_path / "cache").check()
+
+
+@pytest.mark.parametrize(
+    ("package", "changes", "install"),
+    [
+        ("bitsandbytes", {"settings": TrainingSettings(optimizer="adamw_8bit")}, "questlib[eight-bit]"),
+        ("tensorboard", {"settings": TrainingSettings(use_tensorboard=True)}, "tensorboard"),
+        ("peft", {"stages": (LORA,)}, "questlib[lora]"),
+    ],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_an_option_whose_package_is_missing_is_refused_with_what_to_install(
+    package, changes, install, encoder_folder, tmp_path, monkeypatch
+):
+    member = TransformerMember(toy.build_recipe(encoder_folder, **changes), cache_folder=tmp_path / "cache")
+    member.check()
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == package else find(name, *rest))
+    with pytest.raises(
+        ImportError, match=re.escape(f"needs {package}, however it is not here; pip install '{install}'")
+    ):
+        member.check()
 
 
 def rename_weights(folder: Path, rename) -> None:  # noqa: ANN001

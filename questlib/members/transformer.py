@@ -30,9 +30,8 @@ from questlib.schema import INPUT_COLUMNS, TARGETS
 from questlib.targets import RankScale, weigh_by_spread
 from questlib.text import PASSES, encode_passes, load_tokenizer, refuse_unfit
 from questlib.training.checkpoint import Checkpoints
-from questlib.training.kinds import STAGE_KINDS
 from questlib.training.speed import measure_speed
-from questlib.training.stages import find_not_finite, fit_stages
+from questlib.training.stages import check_stages, find_not_finite, fit_stages
 from questlib.training.states import StateRows, are_cached, cache_states
 from questlib.typed_json import write_typed
 
@@ -66,8 +65,7 @@ class TransformerMember(Member[TransformerRecipe]):
                 f"every weight of the encoder {self.recipe.encoder} must be finite, however not in {len(wrong)}, "
                 f"such as {wrong[:3]}; fetch it anew"
             )
-        for stage in self.recipe.stages:
-            STAGE_KINDS[stage.kind].check(model, stage)
+        check_stages(model, self.recipe.stages, settings=self.recipe.settings)
 
     def _open_encoder(self) -> Path:
         folder = find_long_enough(self.recipe)

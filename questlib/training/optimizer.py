@@ -23,10 +23,8 @@ def build_optimizer(model: QuestModel, stage: Stage, settings: TrainingSettings)
     options = [{"params": each, "lr": rate, "weight_decay": decay} for (rate, decay), each in groups.items()]
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(options, fused=True)
-    try:
-        from bitsandbytes.optim import AdamW8bit
-    except ImportError as error:
-        raise ImportError("adamw_8bit needs bitsandbytes; install it or choose optimizer adamw") from error
+    from bitsandbytes.optim import AdamW8bit
+
     if model.device.type == "cpu":
         logger.warning("adamw_8bit takes many times as long as adamw on a CPU: optimizer adamw is quicker here")
     return AdamW8bit(options)

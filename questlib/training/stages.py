@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 
 from questlib.batches import PassCollator, QuestRows
+from questlib.checks import refuse_missing
 from questlib.devices import pick_device, pick_precision
 from questlib.model.quest import QuestModel
 from questlib.recipe import TrainingSettings
@@ -59,8 +60,7 @@ def fit_stages(
         `epoch` (of the stage).
     """
     notes = [] if notes is None else notes
-    for stage in stages:  # all refused before the first hour is spent
-        STAGE_KINDS[stage.kind].check(model, stage)
+    check_stages(model, stages, settings=settings)
     device = pick_device()
     precision = pick_precision(settings.precision, device)
     logger.info(
@@ -83,6 +83,16 @@ def fit_stages(
     _refuse_not_finite(model)
     keeper.begin_stage(len(stages))
     return history
+
+
+def check_stages(model: QuestModel, stages: Sequence[Stage], *, settings: TrainingSettings) -> None:
+    """Refuse stages and settings that cannot be carried out on a model here, before the first hour is spent."""
+    if settings.optimizer == "adamw_8bit":
+        refuse_missing("bitsandbytes", what="optimizer adamw_8bit", install="questlib[eight-bit]")
+    if settings.use_tensorboard:
+        refuse_missing("tensorboard", what="use_tensorboard", install="tensorboard")
+    for stage in stages:
+        STAGE_KINDS[stage.kind].check(model, stage)
 
 
 def _begin(keeper: Keeper, folder: Path) -> int:

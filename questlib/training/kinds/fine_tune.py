@@ -6,6 +6,9 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
 from questlib.batches import QuestRows
+from questlib.model.halves import layers_of
+from questlib.model.quest import QuestModel
+from questlib.stage import Stage
 from questlib.training.average_weights import AverageWeights
 from questlib.training.kinds.base import StageKind, match_parameters
 from questlib.training.optimizer import build_optimizer
@@ -18,6 +21,13 @@ _LOGS_PER_STAGE = 60
 
 class FineTune(StageKind):
     """Train by the Hugging Face Trainer; where only the head's outputs learn, the body is run once."""
+
+    @staticmethod
+    def check(model: QuestModel, stage: Stage) -> None:
+        """Refuse patterns that match nothing, and rates by layer where a body keeps its layers in no list."""
+        StageKind.check(model, stage)
+        if stage.layer_decay < 1:
+            layers_of(model.body)
 
     def train(self) -> list[dict]:
         """Train the job's model in place."""

@@ -1,6 +1,5 @@
 """Low-rank additions to the body's matrices, by peft: trained, then merged, so that no one sees them."""
 
-import importlib.util
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,6 +7,7 @@ from contextlib import contextmanager
 from torch import nn
 from transformers import set_seed
 
+from questlib.checks import refuse_missing
 from questlib.model.quest import QuestModel
 from questlib.stage import LoraStage, Stage
 from questlib.training.checkpoint import ADDED
@@ -21,8 +21,7 @@ class Lora(FineTune):
     def check(model: QuestModel, stage: Stage) -> None:
         """Refuse it where peft is missing, or a pattern matches nothing."""
         FineTune.check(model, stage)
-        if importlib.util.find_spec("peft") is None:
-            raise ImportError("a lora stage needs peft, however it is not here; pip install 'questlib[lora]'")
+        refuse_missing("peft", what="a lora stage", install="questlib[lora]")
 
     def train(self) -> list[dict]:
         """Train the job's model in place; its parameters are called as before when it ends."""
