@@ -89,9 +89,9 @@ bench: install  ## Compare speed with the baseline: DATA=folder ONLY=row; OOF=fo
 	$(VENV)/python bench/speed.py --data '$(DATA)' --results bench/results $(if $(ONLY),--only $(ONLY))
 	$(if $(OOF),$(VENV)/python bench/ties.py --oof '$(OOF)' --data '$(DATA)' --json bench/results/ties.json)
 
-stress: install  ## Read hostile tables, folders and surroundings, kill runs, fill disks, slow machines down under a limit: ARGS="--kills 50 --limits 20"; an hour or more
+stress: install  ## Read hostile tables, folders and surroundings, combine options, kill runs, fill disks, slow machines down under a limit: ARGS="--kills 50 --limits 20"; an hour or more
 	PYTHONPATH=tests $(VENV)/python bench/tables.py --json bench/results/hostile.json
-	QUEST_EXAMPLES=60 $(VENV)/python -m pytest tests/test_generated_surroundings.py
+	QUEST_EXAMPLES=60 $(VENV)/python -m pytest tests/test_generated_surroundings.py tests/test_every_option.py
 	$(VENV)/python bench/stress.py --json bench/results/stress.json $(ARGS)
 
 growth: install  ## Measure how cost grows with rows, tokens and folds: DATA=folder MOST=rows

@@ -3,13 +3,19 @@
 Parameters of names or truth are found in their dataclasses, so a new one is tried as soon as it is there.
 """
 
+import os
+import tempfile
 from collections.abc import Iterator
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import toy
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from questlib.members import TransformerMember, load_member
 from questlib.recipe import MetadataOptions, ModelOptions, Recipe, TextLayout, TrainingSettings, TransformerRecipe
@@ -27,6 +33,7 @@ NUMBERS = {
     "patience": 0, "reset_layers": 1, "stop_share": 0.0, "stride": 4, "target_weights": {"answer_helpful": 2.0},
     "stages": {"average_share": 0.5, "layer_decay": 0.8, "warmup_share": 0.3, "weight_decay": 0.1},
 }  # fmt: skip
+N_EXAMPLES = int(os.environ.get("QUEST_EXAMPLES", "3"))  # `make stress` asks for more
 N_STEPS_BEFORE_THE_INTERRUPTION = 3
 
 
@@ -48,26 +55,50 @@ def name_option(option: dict[str, Any]) -> str:
     return "-".join(map(str, next(iter(value.items())))) if isinstance(value, dict) else f"{name}-{value}"
 
 
-@pytest.mark.parametrize("option", list(list_options()), ids=name_option)
-def test_training_goes_on_and_comes_back_whatever_is_set(option, encoder_folder, toy_frame, tmp_path, monkeypatch):
-    parameters = USUAL | {"encoder": str(encoder_folder)} | option
-    if "stages" in option:
-        parameters["stages"] = [FULL | option["stages"], HEAD]
-    [recipe] = Recipe.from_parameters(parameters).members
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory):
+    return {family: toy.write_encoder(tmp_path_factory.mktemp(family), family=family) for family in toy.FAMILIES}
 
+
+def build_recipe(options: list[dict[str, Any]], encoder: Path) -> TransformerRecipe:
+    parameters: dict[str, Any] = USUAL | {"encoder": str(encoder)}
+    full = FULL
+    for option in options:
+        full = full | option.get("stages", {})
+        parameters = parameters | option
+    [recipe] = Recipe.from_parameters(parameters | {"stages": [full, HEAD]}).members
+    return recipe
+
+
+def assert_goes_on_and_comes_back(recipe: TransformerRecipe, frame: pd.DataFrame, folder: Path) -> None:
     def build(name: str) -> TransformerMember:
-        folders = {"log_folder": tmp_path / name / "logs", "checkpoint_folder": tmp_path / name / "checkpoints"}
-        return TransformerMember(recipe, cache_folder=tmp_path / "cache", **folders)
+        folders = {"log_folder": folder / name / "logs", "checkpoint_folder": folder / name / "checkpoints"}
+        return TransformerMember(recipe, cache_folder=folder / "cache", **folders)
 
-    expected = build("whole").fit(toy_frame).predict(toy_frame)
-    with monkeypatch.context() as patch:
+    expected = build("whole").fit(frame).predict(frame)
+    with pytest.MonkeyPatch.context() as patch:
         toy.interrupt_after(patch, N_STEPS_BEFORE_THE_INTERRUPTION)
         with pytest.raises(KeyboardInterrupt):
-            build("interrupted").fit(toy_frame)
-    resumed = build("interrupted").fit(toy_frame)
-    predicted = resumed.predict(toy_frame)
+            build("interrupted").fit(frame)
+    resumed = build("interrupted").fit(frame)
+    predicted = resumed.predict(frame)
     np.testing.assert_allclose(predicted, expected, atol=1e-6 if resumed.precision == "fp32" else 2e-2)
-    resumed.save(tmp_path / "member")
-    assert np.array_equal(
-        load_member(tmp_path / "member", cache_folder=tmp_path / "cache").predict(toy_frame), predicted
-    )
+    resumed.save(folder / "member")
+    assert np.array_equal(load_member(folder / "member", cache_folder=folder / "cache").predict(frame), predicted)
+
+
+@pytest.mark.parametrize("option", list(list_options()), ids=name_option)
+def test_training_goes_on_and_comes_back_whatever_is_set(option, encoder_folder, toy_frame, tmp_path):
+    assert_goes_on_and_comes_back(build_recipe([option], encoder_folder), toy_frame, tmp_path)
+
+
+@settings(max_examples=N_EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])  # it is only read
+@given(family=st.sampled_from(toy.FAMILIES), options=st.lists(st.sampled_from(list(list_options())), max_size=8))
+def test_what_is_set_together_is_refused_before_it_is_trained_or_works(family, options, encoders, toy_frame):
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            recipe = build_recipe(options, encoders[family])
+            TransformerMember(recipe, cache_folder=Path(folder) / "cache").check()
+        except ValueError:
+            return
+        assert_goes_on_and_comes_back(recipe, toy_frame, Path(folder))
