@@ -120,23 +120,6 @@ def test_a_packed_pass_sees_nothing_of_its_neighbours(family):
     assert torch.equal(read_packed(body)[1, :3], read_packed(body, ids=others)[1, :3])
 
 
-@pytest.mark.parametrize(
-    ("dtype", "dropout", "is_kept"),
-    [(torch.float32, 0.0, False), (torch.bfloat16, 0.0, True), (torch.float32, 0.1, True)],
-)
-def test_weights_of_pairs_of_tokens_are_kept_to_go_backward_in_16_bits_or_where_some_are_dropped(
-    dtype, dropout, is_kept
-):
-    kept = []
-    query, key, value = torch.rand(3, 1, 2, 40, 8, dtype=dtype).requires_grad_()
-    with torch.autograd.graph.saved_tensors_hooks(
-        lambda tensor: kept.append(tensor.numel()) or tensor, lambda tensor: tensor
-    ):
-        read = passes.attend_passes(query, key, value, [10, 30], scaling=1.0, dropout=dropout)
-    assert (2 * 30 * 30 in kept) == is_kept
-    read.sum().backward()
-
-
 def test_padding_changes_nothing():
     body = build()
     attend_by_pass(body)

@@ -1,12 +1,10 @@
 """Attention within each packed pass by itself, so that scores stay in a core's cache."""
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.utils.checkpoint import checkpoint
 
 # Scores of the heads that are computed together; a core's cache is 1 MB or more, and smaller slices cost more calls.
 _BYTES_OF_SCORES = 4_000_000
@@ -37,18 +35,12 @@ def attend_passes(
     Returns:
         (1, n_read, n_heads, head_width).
     """
-    # In 32 bits the weights of all pairs of tokens are a third of what is kept to go backward, and to compute them once
-    # more takes a thirtieth of the time. In 16 bits they are half as much, and all around them is faster.
-    is_kept = query.element_size() < 4 or dropout > 0  # what is dropped would be drawn anew
-    attend = (
-        _attend_pass if is_kept else partial(checkpoint, _attend_pass, use_reentrant=False, preserve_rng_state=False)
-    )
     read = lengths if query.shape[2] == key.shape[2] else [1] * len(lengths)
     parts = [each[0].split(list(n), dim=1) for each, n in ((query, read), (key, lengths), (value, lengths))]
     with torch.autocast("cpu", enabled=False):  # it would widen the scores
         return torch.cat(
             [
-                attend(
+                _attend_pass(
                     q, k, v, None if bias is None else bias[:, : q.shape[1], : k.shape[1]],
                     scaling=scaling, dropout=dropout,
                 )
