@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from questlib.batches import PassCollator
 from questlib.cpu.cores import OwnDropout, give_freed_memory_back, map_on_cores
-from questlib.cpu.step import StepOnCores, split_batch
+from questlib.cpu.step import _TOKENS_OF_A_PART, StepOnCores, _count_tokens, split_batch
 from questlib.model import QuestModel
 from questlib.model.prediction import predict
 from questlib.recipe import TrainingSettings
@@ -177,8 +177,11 @@ def test_own_dropout_acts_in_modules_by_its_seed_and_in_training_alone():
     assert torch.equal(drop(1), states)
 
 
-@pytest.mark.parametrize("n_parts", [1, 7])  # more than cores go forward twice
-def test_a_loss_that_compares_rows_has_the_gradients_of_the_whole_batch(n_parts, n_cores, encoder_folder, rows):
+@pytest.mark.parametrize(("n_parts", "n_tokens"), [(1, 4_096), (7, 4_096), (1, 50)])  # with 50 most go forward twice
+def test_a_loss_that_compares_rows_has_the_gradients_of_the_whole_batch(
+    n_parts, n_tokens, n_cores, encoder_folder, rows, monkeypatch
+):
+    monkeypatch.setitem(_TOKENS_OF_A_PART, "fp32", n_tokens)
     torch.manual_seed(0)
     model = QuestModel.from_encoder(
         encoder_folder, n_kinds=2, metadata_width=rows.metadata.shape[1], loss="margin_ranking", head_dropout=0.0
@@ -197,7 +200,9 @@ def test_a_loss_that_compares_rows_has_the_gradients_of_the_whole_batch(n_parts,
 
 
 @pytest.mark.parametrize("n_cores", [2], indirect=True)
-def test_a_batch_of_many_tokens_goes_forward_twice_and_drops_the_same(n_cores, encoder_folder, rows, monkeypatch):
+def test_of_a_batch_of_many_tokens_what_memory_does_not_hold_goes_forward_twice_and_drops_the_same(
+    n_cores, encoder_folder, rows, monkeypatch
+):
     width = rows.metadata.shape[1]
     model = QuestModel.from_encoder(encoder_folder, n_kinds=2, metadata_width=width, loss="margin_ranking").train()
     batch = COLLATOR([rows[row] for row in range(8)])
@@ -213,15 +218,19 @@ def test_a_batch_of_many_tokens_goes_forward_twice_and_drops_the_same(n_cores, e
         kept.clear()
         step = StepOnCores(model, precision="fp32")
         step.differentiate_together(batch, logits_of, model.loss, body=model.body, n_rows=8)
-        return [each for _, requires_grad, each in sorted(kept, key=lambda part: part[:2]) if not requires_grad]
+        return sorted(kept, key=lambda part: part[:2])
 
-    assert differentiate() == []
-    assert len(kept) == 2
-    monkeypatch.setattr("questlib.cpu.step._TOKENS_OF_A_PART", int(batch["attention_mask"].sum()) // 8)
-    first = differentiate()
-    again = [each for _, requires_grad, each in sorted(kept, key=lambda part: part[:2]) if requires_grad]
-    assert len(first) == len(again) > 2
-    assert all(torch.equal(one, other) for one, other in zip(first, again, strict=True))
+    assert [is_kept for _, is_kept, _ in differentiate()] == [True, True]
+    # Eight parts, of which memory is thought to hold three.
+    monkeypatch.setitem(_TOKENS_OF_A_PART, "fp32", _count_tokens(batch) * 7 // 32)
+    monkeypatch.setattr("questlib.cpu.step.split_batch", lambda batch, n_parts: split_batch(batch, 8))
+    parts = differentiate()
+    assert len(parts) == 8 + 5
+    first, again = (
+        {str(rows): logits for rows, is_kept, logits in parts if is_kept == twice} for twice in (False, True)
+    )
+    assert len(first) == 5
+    assert all(torch.equal(logits, again[rows]) for rows, logits in first.items())
 
 
 def test_training_by_the_order_of_rows_is_the_same_on_any_number_of_cores(n_cores, encoder_folder, rows, tmp_path):

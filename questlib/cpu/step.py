@@ -12,9 +12,9 @@ from transformers import PreTrainedModel
 from questlib.cpu.cores import OwnDropout, count_cores, give_freed_memory_back, map_on_cores
 from questlib.devices import narrowed
 
-# More tokens at once take more memory: each a third of a megabyte in six layers of a base-size body. With fewer, adding
-# gradients takes longer.
-_TOKENS_OF_A_PART = 4_096
+# More tokens at once take more memory: each two fifths of a megabyte in six layers of a base-size body, half as much in
+# 16 bits. With fewer, adding gradients takes longer, and a loss that compares rows computes more of them twice.
+_TOKENS_OF_A_PART = {"bf16": 4_096, "fp32": 2_560}
 # Memory that is freed is kept for the next batch, and what has gathered is given back after so many.
 _BATCHES_TO_GIVE_BACK = 32
 
@@ -83,7 +83,7 @@ class StepOnCores:
     ) -> Tensor:
         """Do the same where the loss compares rows: forward in parts, the loss of them all, backward in parts.
 
-        Where there are more parts than cores, what each needs to go backward is not kept but computed once more.
+        What parts need to go backward is kept of as many as memory should hold, and of the others computed once more.
 
         Args:
             batch: As `differentiate` takes it, and so the last three.
@@ -96,31 +96,31 @@ class StepOnCores:
         device = batch["metadata"].device
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         parts = self._split(batch, n_parts)
-        is_kept = len(parts) <= _count_parts_at_once(device)
+        n_kept = self._count_kept(batch, n_parts=len(parts))
 
-        def go_forward(part_and_seed: _SeededPart) -> Tensor:
-            part, seed = part_and_seed
+        def go_forward(place: int) -> Tensor:
+            part, seed = parts[place]
             with OwnDropout(seed):  # drops the same the second time
                 return logits_of({name: each for name, each in part.items() if name != "labels"})
 
-        def tell_logits(part_and_seed: _SeededPart) -> Tensor:
-            with torch.set_grad_enabled(is_kept):
-                return go_forward(part_and_seed)
+        def tell_logits(place: int) -> Tensor:
+            with torch.set_grad_enabled(place < n_kept):
+                return go_forward(place)
 
-        def go_backward(given: tuple[_SeededPart, Tensor, Tensor]) -> tuple[Tensor | None, ...]:
-            part_and_seed, logits, gradient = given
-            logits = logits if is_kept else go_forward(part_and_seed)
-            return torch.autograd.grad(logits, parameters, gradient, allow_unused=True)
+        def go_backward(place_and_gradient: tuple[int, Tensor]) -> tuple[Tensor | None, ...]:
+            place, gradient = place_and_gradient
+            own = logits[place] if place < n_kept else go_forward(place)
+            return torch.autograd.grad(own, parameters, gradient, allow_unused=True)
 
         with self._shared_by_parts(body):
-            logits = list(map_on_cores(tell_logits, parts, device=device))
+            logits = list(map_on_cores(tell_logits, range(len(parts)), device=device))
             together = torch.cat(logits).detach().requires_grad_()
             labels = torch.cat([part["labels"] for part, _ in parts]).float()
             loss = loss_of(together, labels) * len(labels) / n_rows
             (gradient,) = torch.autograd.grad(loss, together)
-            of_parts = gradient.split([len(each) for each in logits])
+            of_parts = list(enumerate(gradient.split([len(each) for each in logits])))
             sums = [parameter.grad for parameter in parameters]
-            for gradients in map_on_cores(go_backward, list(zip(parts, logits, of_parts, strict=True)), device=device):
+            for gradients in map_on_cores(go_backward, of_parts, device=device):
                 self._add_gradients(sums, gradients)
         self._give_gradients(parameters, sums)
         return loss.detach()
@@ -130,9 +130,13 @@ class StepOnCores:
         if self._n_batches % _BATCHES_TO_GIVE_BACK == 0:
             give_freed_memory_back()
         n_at_once = _count_parts_at_once(batch["metadata"].device)
-        n_rounds = math.ceil(max(n_parts, _count_tokens(batch) / _TOKENS_OF_A_PART) / n_at_once)
+        n_rounds = math.ceil(max(n_parts, _count_tokens(batch) / _TOKENS_OF_A_PART[self.precision]) / n_at_once)
         parts = split_batch(batch, n_at_once * n_rounds)
         return list(zip(parts, torch.randint(2**62, (len(parts),)).tolist(), strict=True))
+
+    def _count_kept(self, batch: dict[str, Tensor], *, n_parts: int) -> int:
+        n_tokens = _count_parts_at_once(batch["metadata"].device) * _TOKENS_OF_A_PART[self.precision]
+        return int(n_parts * n_tokens / _count_tokens(batch))
 
     def _add_gradients(self, sums: list[Tensor | None], gradients: Sequence[Tensor | None]) -> None:
         for place, (total, gradient) in enumerate(zip(sums, gradients, strict=True)):
