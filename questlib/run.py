@@ -104,6 +104,8 @@ def run_notebook(
     given = {name: value for name, value in absolute.items() if value != defaults[name]}
     start = time.monotonic()
     os.environ[PROFILE] = Path(profile).stem
+    # glibc reads it as the kernel starts: in memory of each thread's own, 64 MB at a time, large tensors leave gaps.
+    os.environ.setdefault("MALLOC_ARENA_MAX", "1")
     if helps:
         with tempfile.TemporaryDirectory(prefix="questlib-") as folder:
             _run_once(notebook, Path(folder) / notebook.name, given=given, parameters=absolute, helps=True)
