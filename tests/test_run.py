@@ -221,6 +221,19 @@ def test_hub_is_asked_only_with_use_internet(
     assert os.environ["HF_HUB_OFFLINE"] == "0"  # the kernel inherits it
 
 
+@pytest.mark.parametrize(("own", "expected"), [(None, "1"), ("4", "4")])
+def test_a_kernels_threads_share_one_arena_unless_the_user_says_how_many(
+    own: str | None, expected: str, notebook: Path, executed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("MALLOC_ARENA_MAX", raising=False)
+    if own is not None:
+        monkeypatch.setenv("MALLOC_ARENA_MAX", own)
+    run_notebook(
+        notebook, profile="plain", data=str(notebook.parent / "toy"), out=notebook.parent / "out", overrides={}
+    )
+    assert os.environ["MALLOC_ARENA_MAX"] == expected
+
+
 def test_cell_that_fails_is_told_in_one_message_and_its_report_is_written(
     notebook: Path, executed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
