@@ -8,7 +8,7 @@ KAGGLE := $(VENV)/python -m questlib.kaggle
 KERNEL ?= train
 NAMED = --owner '$(OWNER)' --kernel '$(KERNEL)'
 # PROFILE's default is for runs at home.
-CHOSEN = $(if $(filter command,$(firstword $(origin PROFILE))),$(PROFILE))
+CHOSEN = $(if $(filter-out file,$(origin PROFILE)),$(PROFILE))
 BUILT = $(if $(ENCODER),--encoder '$(ENCODER)') $(if $(RUN),--run '$(RUN)') $(if $(CHOSEN),--profile '$(CHOSEN)') $(ARGS)
 
 # Tables and numbers stay as in Kaggle's newest image, and torch pins its own companions for CUDA.
@@ -106,7 +106,7 @@ bundle: install  ## Write what Kaggle gets: OWNER=user ENCODER=folder-or-name AR
 rehearse: install  ## Bundle, then run it as Kaggle would: arguments as bundle, DATA=folder
 	$(KAGGLE) rehearse $(NAMED) $(BUILT) --data '$(DATA)'
 
-rehearse-all: install  ## The same with every Python of Kaggle's that is here, in both mount layouts
+rehearse-all: install  ## The same with every Python of Kaggle's that is here
 	$(KAGGLE) rehearse $(NAMED) $(BUILT) --data '$(DATA)' --all
 
 push: install  ## Upload what was rehearsed, unless it is there: OWNER=user KERNEL=train-or-predict ARGS=--again

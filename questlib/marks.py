@@ -65,8 +65,12 @@ def mark_done(folder: Path, names: Iterable[str]) -> None:
 
 
 def list_outputs(folder: Path) -> None:
-    """Write down what a run left in its folder, with hashes, as its last word."""
-    names = [name for name in _list_names(folder) if name != OUTPUTS and not name.split("/")[-1].startswith(".")]
+    """Write down what a run left in its folder, with hashes, as its last word; but notebooks, as one is being run."""
+    names = [
+        name
+        for name in _list_names(folder)
+        if name != OUTPUTS and not name.endswith(".ipynb") and not name.split("/")[-1].startswith(".")
+    ]
     write_json(folder / OUTPUTS, {"files": {name: hash_file(folder / name) for name in names}})
 
 

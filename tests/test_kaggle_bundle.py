@@ -13,7 +13,7 @@ import pytest
 
 from questlib.inference import predict_table
 from questlib.kaggle.__main__ import main
-from questlib.kaggle.bundle import Order, production_parameters, write_bundle
+from questlib.kaggle.bundle import Order, production_parameters, refuse_unready, write_bundle
 from questlib.kaggle.kernels import hash_contents, refuse_unrehearsed
 from questlib.kaggle.manifest import write_manifest
 from questlib.kaggle.twin import find_python, list_images
@@ -121,6 +121,37 @@ def test_a_lexical_run_ships_no_encoder() -> None:
     assert order.list_datasets() == ["questlib-wheels"]
 
 
+@pytest.mark.parametrize("names", [("x-2", "x"), ("a/mini-2", "b/mini", "c/mini"), ("wheels",), ("a" * 80, "a" * 90)])
+def test_no_two_encoders_share_a_slug(names: tuple[str, ...]) -> None:
+    members = [
+        {"name": f"m{place}", "kind": "transformer", "encoder": name, "max_length": 64}
+        for place, name in enumerate(names)
+    ]
+    slugs = order_of(names[0], overrides={"members": members}).list_datasets()
+    assert len({*slugs}) == len(names) + 1
+    assert all(len(slug) <= 50 for slug in slugs)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"overrides": {"time_limit_mintes": 30}}, "did you mean 'time_limit_minutes'"),
+        ({"overrides": {"encoder": "x"}}, "unknown parameter"),
+        ({"profile": "no-such-profile"}, "no-such-profile"),
+    ],
+)
+def test_what_is_given_for_the_kernel_predict_is_taken_or_refused(
+    options: dict,
+    words: str,
+    trained: Any,  # noqa: ANN401
+) -> None:
+    order = Order(project=PROJECT, kernel="predict", owner="alice", run=trained.run_folder)
+    given = replace(order, overrides={"time_limit_minutes": 30})
+    assert given.choose_parameters() == order.choose_parameters() | {"time_limit_minutes": 30}
+    with pytest.raises((ValueError, FileNotFoundError), match=words):
+        refuse_unready(replace(order, **options))
+
+
 @pytest.mark.parametrize("name", ["microsoft/deberta-v3-base", "x", "a" * 80, "UPPER_case.name"])
 def test_slugs_are_such_as_the_site_takes(name: str) -> None:
     [slug] = order_of(name).name_encoders().values()
@@ -206,6 +237,16 @@ def test_make_names_no_owner_by_itself() -> None:
     environment = {name: value for name, value in os.environ.items() if name != "OWNER"}
     done = subprocess.run(planned, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.count("--owner ''") == 3
+
+
+@pytest.mark.parametrize("where", ["environment", "command line"])
+def test_make_hands_a_profile_on_wherever_it_was_named(where: str) -> None:
+    named = ["PROFILE=kaggle-cpu"] if where == "command line" else []
+    environment = os.environ | ({} if named else {"PROFILE": "kaggle-cpu"})
+    for target, wanted in (("bundle", "--profile 'kaggle-cpu'"), ("run", "--profile 'kaggle-cpu'")):
+        planned = ["make", "--dry-run", "--assume-old=install", target, "OWNER=alice", *named]
+        done = subprocess.run(planned, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
+        assert wanted in done.stdout
 
 
 def test_commands_that_ask_the_site_load_no_torch() -> None:

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ from questlib.kaggle.wheels import make_wheels, read_lock
 from questlib.run_folder import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
+PROFILES = ROOT / "notebooks/profiles"
 TWO = [{"name": "transformer", "kind": "transformer"}, {"name": "lexical", "kind": "lexical"}]
 
 
@@ -76,7 +78,6 @@ def rehearsal(project: Path, bundle: Path, encoder_folder: Path) -> Rehearsal:
         bundle=bundle,
         data=ROOT / "notebooks/sample",
         images=(),
-        layouts=(),
         folder=bundle.parent / "rehearsal",
     )
 
@@ -182,6 +183,15 @@ FAULTS: dict[str, tuple[Check, Callable[[Path], None], str]] = {
         "datasets/alice",
     ),
     "source as a word": (Check.SOURCES, edit_metadata(competition_sources="google-quest-challenge"), "must be a list"),
+    "competition not attached": (Check.HUB_CLOSED, edit_metadata(competition_sources=[]), "data must be the slug of"),
+    "another competition": (Check.HUB_CLOSED, edit_metadata(competition_sources=["titanic"]), "data must be the slug"),
+    "encoder not attached": (
+        Check.HUB_CLOSED,
+        edit_metadata(dataset_sources=["alice/questlib-wheels"]),
+        "questlib-encoder",
+    ),
+    "GPU without a machine": (Check.MACHINE, edit_metadata(machine_shape=...), "machine_shape must be one of"),
+    "code that does not parse": (Check.NOTEBOOK, add_code("def broken(:"), "cell seeded"),
     "retired machine": (Check.MACHINE, edit_metadata(machine_shape="NvidiaTeslaP100"), "NvidiaTeslaP100"),
     "notebook over 700 KB": (Check.SIZE, add_code("word = '" + "x" * 710_000 + "'"), "700000 bytes"),
     "kernelspec missing": (Check.NOTEBOOK, edit_notebook(drop_kernelspec), "kernelspec"),
@@ -236,8 +246,37 @@ def test_checks_are_thirty_and_numbered_in_order() -> None:
 def test_a_clean_bundle_fails_no_check(rehearsal: Rehearsal) -> None:
     found = list(check_statically(rehearsal.order, rehearsal.bundle))
     seen = {one.check.number for one in found if one.state == PASSED}
-    assert seen >= {*range(1, 7), 8, *range(11, 15), 17, *range(19, 23), 27}
+    assert seen >= {*range(1, 7), 8, *range(11, 15), 17, *range(19, 23), 27, 30}
     assert failed_checks(rehearsal) == {}
+
+
+@pytest.mark.parametrize("profile", sorted({path.stem for path in PROFILES.glob("*.yaml")} - {"kaggle-predict"}))
+def test_a_kernel_of_every_profile_passes_but_for_a_limit_that_it_lacks(
+    profile: str, project: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    order = replace(order_of(project, encoder_folder), profile=profile, overrides={})
+    values = order.choose_parameters()
+    encoder = str(encoder_folder.parent / "encoder")  # those that it names are not all here
+    members = [member | ({"encoder": encoder} if "encoder" in member else {}) for member in values["members"]]
+    overrides = {"encoder": encoder, "members": members, "max_length": 64, "freeze_layers": 1}
+    order = replace(order, overrides=overrides)
+    write_bundle(order, tmp_path)
+    found = summarize(list(check_statically(order, tmp_path)))
+    limit = values["time_limit_minutes"]
+    assert [one.check for one in found if one.state == FAILED] == ([] if limit else [Check.TIME])
+    assert read_json(tmp_path / "train/kernel-metadata.json")["enable_gpu"] == (limit <= 120)
+
+
+@pytest.mark.parametrize(("minutes", "fails"), [(0, True), (119, False), (540, False), (600, True)])
+def test_a_kernel_must_end_within_what_its_machine_is_given(
+    minutes: float, fails: bool, project: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    order = order_of(project, encoder_folder)
+    order = replace(order, overrides={**order.overrides, "time_limit_minutes": minutes})
+    write_bundle(order, tmp_path)
+    [found] = [one for one in check_statically(order, tmp_path) if one.check is Check.TIME]
+    assert (found.state == FAILED) == fails
+    assert f"time_limit_minutes is {minutes}" in found.evidence
 
 
 @pytest.mark.parametrize("name", FAULTS)
@@ -256,12 +295,10 @@ def test_rehearsal_ends_and_records_where_a_check_fails_before_anything_runs(reh
     assert [one.check for one in found if one.state == FAILED] == [Check.INTERNET_OFF]
     assert read_json(rehearsal.bundle / "train/rehearsal.json")["passed"] is False
     lines = tabulate(found, not_run="because of what failed").splitlines()
-    assert lines[-1] == "15 passed, 1 partly checkable here, 13 not run, 1 FAILED"
+    assert lines[-1] == "16 passed, 1 partly checkable here, 12 not run, 1 FAILED"
     assert lines[-2].split()[:4] == ["2", "FAILED", "the", "internet"]
-    assert (
-        lines[-3].split() == "not run because of what failed: 7, 9, 10, 15, 16, 18, 23, 24, 25, 26, 28, 29, 30".split()
-    )
-    assert len(lines) == 15 + 1 + 1 + 1 + 1
+    assert lines[-3].split() == "not run because of what failed: 7, 9, 10, 15, 16, 18, 23, 24, 25, 26, 28, 29".split()
+    assert len(lines) == 16 + 1 + 1 + 1 + 1
 
 
 def test_bundle_checks_what_it_wrote_before_anything_runs(
@@ -275,7 +312,7 @@ def test_bundle_checks_what_it_wrote_before_anything_runs(
     chosen = ["--encoder", str(encoder_folder), "-p", "max_length", "64", "-p", "members", json.dumps(TWO)]
     assert main(["bundle", "--owner", "alice", *chosen]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[-1] == "16 passed, 1 partly checkable here, 13 not run, 0 FAILED"
+    assert lines[-1] == "17 passed, 1 partly checkable here, 12 not run, 0 FAILED"
     assert "`make rehearse` runs: 7, 9, 10" in lines[-2]
     write_json(Path("kernel-metadata.json"), read_json(Path("kernel-metadata.json")) | {"enable_internet": True})
     assert main(["bundle", "--owner", "alice", *chosen]) == 1

@@ -192,14 +192,17 @@ fetch = lambda: output.fetch_output("{NAME}", folder.parent / "fetched")
 attempt("running", fetch, refusal="running")
 attempt("nothing", fetch)
 left.mkdir()
+(left / "__notebook__.ipynb").write_text("as it was while its last cell ran")
 (left / "submission.csv").write_text({",".join([ID, *TARGETS])!r} + "\\n" + {rows!r})
 (left / "scores.json").write_text("1")
 (left / "nested").mkdir()
 (left / "nested/done.json").write_text("2")
 attempt("not listed", fetch)
+attempt("failed run", command("output"), refusal="failed")
 list_outputs(left)
 attempt("error page", fetch, refusal="error page")
 attempt("half a list", fetch, refusal="half a list")
+(left / "__notebook__.ipynb").unlink()
 attempt("fetched", fetch)
 (left / "scores.json").write_text("changed")
 attempt("changed", fetch)
@@ -214,9 +217,10 @@ attempt("failed", lambda: output.fetch_status("{NAME}"), refusal="failed")
         assert "must leave outputs.json and submission.csv" in seen[name]["result"]
     assert "not the same: ['scores.json']" in seen["error page"]["result"]
     assert "missing or not the same: [" in seen["half a list"]["result"]
-    assert seen["fetched"]["result"] == [
-        "nested/done.json", "outputs.json", "questlib-google-quest.log", "scores.json", "submission.csv",
-    ]  # fmt: skip
+    files = ["nested/done.json", "outputs.json", "questlib-google-quest.log", "scores.json", "submission.csv"]
+    assert seen["fetched"]["result"] == ["COMPLETE", files]
+    assert "the run did not end well (ERROR: Notebook Threw Exception): these are" in seen["failed run"]["result"]
+    assert "submission.csv" in seen["failed run"]["result"]
     assert "not the same: ['scores.json']" in seen["changed"]["result"]
     assert seen["broken"]["result"].startswith("ValueError")
     assert seen["failed"]["result"] == "ERROR: Notebook Threw Exception"

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 
 from questlib.kaggle import sandbox, sessions
-from questlib.kaggle.findings import FAILED, PASSED, Check
+from questlib.kaggle.findings import FAILED, PASSED, UNCHECKED, Check
 from questlib.kaggle.hidden import SWAPS, cut_tables, swap_test
 from questlib.kaggle.judgements import judge_outcomes
-from questlib.kaggle.mounts import LAYOUTS, mangle, mount
+from questlib.kaggle.mounts import mangle, mount
 from questlib.kaggle.sessions import Outcome, Session, run_session
 from questlib.kaggle.twin import Twin
 from questlib.schema import ID, QUESTION, TARGETS, TEXT_COLUMNS
@@ -26,6 +26,7 @@ pytestmark = pytest.mark.skipif(
     bool(sandbox.why_not()) or sys.prefix == sys.base_prefix, reason=str(sandbox.why_not() or "no virtual environment")
 )
 SUBMIT = "import shutil; shutil.copyfile(next(Path('/kaggle/input').rglob('sample_sub*')), 'submission.csv')"
+END = "from questlib.marks import list_outputs; list_outputs(Path())"
 
 
 @pytest.fixture(scope="module")
@@ -39,18 +40,17 @@ def tables(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run_cells(*sources: str, folder: Path, tables: Path) -> Outcome:
+def run_cells(*sources: str, folder: Path, tables: Path, trains: bool = False) -> Outcome:
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell(source) for source in ("from pathlib import Path", *sources)],
+        cells=[nbformat.v4.new_code_cell(source) for source in ("from pathlib import Path", *sources, END)],
         metadata={"kernelspec": {"name": "python3", "display_name": "Python 3"}, "language_info": {"name": "python"}},
     )
     session = Session(
         text=json.dumps(notebook),
         twin=HERE,
-        layout="new",
-        is_deeper=False,
         owner="alice",
         datasets=(),
+        trains=trains,
         competition=tables,
     )
     return run_session(session, folder, threads=1)
@@ -68,6 +68,32 @@ def test_a_session_that_submits_passes(tables: Path, tmp_path: Path) -> None:
     assert outcome.first_submission is not None
     passed = {one.check for one in judge_outcomes([outcome]) if one.state == PASSED}
     assert {one.number for one in passed} >= {9, 15, 20, 23, 25, 26, 29, 30}
+    [unseen] = [one for one in judge_outcomes([outcome]) if one.check is Check.MOUNTS and one.state == UNCHECKED]
+    assert "old layout, weights one folder deeper" in unseen.evidence
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        "Path('extra.json').write_text('{}')\n" + END + "\nPath('extra.json').write_text('[]')",
+        "Path('outputs.json').unlink()",
+    ],
+)
+def test_output_that_could_not_be_fetched_fails_a_session(left: str, tables: Path, tmp_path: Path) -> None:
+    text = SUBMIT + "\n" + END
+    outcome = run_cells(text, folder=tmp_path / "session", tables=tables)
+    assert failed_checks(outcome) == set()
+    # What the last cell leaves is what `make output` gets.
+    (tmp_path / "late").mkdir()
+    exec(left, {"Path": lambda *parts: outcome.working.joinpath(*parts)})
+    assert failed_checks(outcome) == {Check.RUNS}
+
+
+@pytest.mark.parametrize(("trains", "failed"), [(True, {Check.TIME}), (False, set())])
+def test_a_training_must_leave_a_submission_early(trains: bool, failed: set, tables: Path, tmp_path: Path) -> None:
+    wait = "import time; time.sleep(8)"
+    outcome = run_cells(wait, SUBMIT, folder=tmp_path / "session", tables=tables, trains=trains)
+    assert failed_checks(outcome) == failed
 
 
 def test_a_long_session_tells_how_far_it_is(
@@ -87,15 +113,23 @@ def test_a_write_outside_the_working_folder_fails_its_check(tables: Path, tmp_pa
     assert not Path("/usr/left").exists()
 
 
-def test_a_network_call_fails_its_check_even_where_its_error_is_swallowed(tables: Path, tmp_path: Path) -> None:
-    call = (
-        "import contextlib, socket\nwith contextlib.suppress(OSError):\n    socket.create_connection(('192.0.2.1', 80))"
-    )
+# A name is looked up at this machine's own address, where a resolver of its own listens.
+@pytest.mark.parametrize(
+    ("ask", "address"),
+    [
+        ("socket.create_connection(('192.0.2.1', 80))", "192.0.2.1"),
+        ("socket.socket(type=socket.SOCK_DGRAM).connect(('127.0.0.53', 53))", "127.0.0.53"),
+    ],
+)
+def test_a_network_call_fails_its_check_even_where_its_error_is_swallowed(
+    ask: str, address: str, tables: Path, tmp_path: Path
+) -> None:
+    call = f"import contextlib, socket\nwith contextlib.suppress(OSError):\n    {ask}"
     outcome = run_cells(SUBMIT, call, folder=tmp_path / "session", tables=tables)
     if outcome.seen["connects"] is None:
         pytest.skip("strace is not installed")
     assert failed_checks(outcome) == {Check.NETWORK}
-    assert "192.0.2.1" in outcome.seen["connects"][0]
+    assert address in outcome.seen["connects"][0]
 
 
 def test_cells_after_an_exit_are_missed(tables: Path, tmp_path: Path) -> None:
@@ -166,7 +200,7 @@ def test_upload_mangles_names_archives_and_lone_folders(tmp_path: Path) -> None:
     assert (tmp_path / "flat/file.txt").is_file()
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", ["old", "new"])
 def test_mounts_are_laid_out_in_either_way(layout: str, tables: Path, tmp_path: Path) -> None:
     dataset = tmp_path / "questlib-encoder"
     dataset.mkdir()

@@ -83,7 +83,6 @@ def _write_bundle(parsed: argparse.Namespace) -> "Order":
 
 def _rehearse(parsed: argparse.Namespace) -> int:
     from questlib.kaggle.findings import FAILED, tabulate
-    from questlib.kaggle.mounts import LAYOUTS
     from questlib.kaggle.rehearse import Rehearsal, rehearse
     from questlib.kaggle.twin import find_python, list_images
 
@@ -96,7 +95,6 @@ def _rehearse(parsed: argparse.Namespace) -> int:
             bundle=_BUNDLE.resolve(),
             data=parsed.data,
             images=present if parsed.all else present[:1],
-            layouts=LAYOUTS if parsed.all else LAYOUTS[-1:],
             folder=(_BUILD / "rehearsal" / parsed.kernel).resolve(),
         )
     )
@@ -128,8 +126,10 @@ def _status(parsed: argparse.Namespace) -> int:
 
 def _output(parsed: argparse.Namespace) -> int:
     folder = _BUILD / "output" / parsed.kernel
-    names = output.fetch_output(_kernel_id(parsed), folder)
+    state, names = output.fetch_output(_kernel_id(parsed), folder)
     sys.stdout.write(f"{folder}: {', '.join(names)}\n")
+    if state != "COMPLETE":
+        sys.stdout.write(f"the run did not end well ({state}): these are what it had left by then\n")
     return 0
 
 
@@ -179,7 +179,7 @@ def _build_parser() -> argparse.ArgumentParser:
     built = argparse.ArgumentParser(add_help=False, parents=[named])
     built.add_argument("--encoder", help="a folder, all-MiniLM-L6-v2 or a hub name, for the parameter encoder")
     built.add_argument("--run", type=Path, help="a finished run's folder, for the kernel predict")
-    built.add_argument("--profile", default="kaggle", help="what overrides the notebook's defaults (kaggle)")
+    built.add_argument("--profile", help="what overrides the notebook's defaults (kaggle, or kaggle-predict)")
     built.add_argument(
         "-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"),
         help="override one parameter, as `python -m questlib run` does; may be repeated",
@@ -190,7 +190,7 @@ def _build_parser() -> argparse.ArgumentParser:
 
     rehearsal = commands.add_parser("rehearse", parents=[built], help="write the bundle and run it as Kaggle would")
     rehearsal.add_argument("--data", type=Path, default=Path("notebooks/sample"), help="folder of the tables")
-    rehearsal.add_argument("--all", action="store_true", help="every image whose Python is here, both mount layouts")
+    rehearsal.add_argument("--all", action="store_true", help="every image whose Python is here")
     rehearsal.set_defaults(command=_rehearse)
 
     pushing = commands.add_parser("push", parents=[named], help="upload what was rehearsed, and run it")

@@ -1,5 +1,6 @@
 """The bundle: kernels and datasets, each a folder that the real client takes as it is."""
 
+import itertools
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ from slugify import slugify
 from questlib.attached import WHEELS
 from questlib.checks import refuse_unknown
 from questlib.inference import find_folds
-from questlib.kaggle.kernels import KERNEL_METADATA, KERNELS, OWNER, Kernel, refuse_no_user
+from questlib.kaggle.kernels import GPU_MINUTES, KERNEL_METADATA, KERNELS, OWNER, Kernel, refuse_no_user
 from questlib.kaggle.manifest import DATASET_METADATA, read_fingerprint, write_manifest
 from questlib.members import MEMBERS, load_member
 from questlib.parameters import TAG, override, read_parameters, write_cell
@@ -23,7 +24,6 @@ from questlib.recipe import Recipe, TransformerRecipe
 from questlib.run_folder import DONE, ENSEMBLE, RECIPE, fold_folder, read_json, write_json
 
 RUN = "questlib-run"
-_GPU_MINUTES = 120  # the competition's limit
 _LONGEST_SLUG = 50
 
 
@@ -34,8 +34,8 @@ class Order:
     project: Path  # its root, in which `make_wheels` was run
     kernel: str  # "train" or "predict"
     owner: str  # the Kaggle user
-    profile: str = "kaggle"  # for "train": what overrides the notebook's defaults, because Kaggle passes no parameters
-    overrides: Mapping[str, Any] = field(default_factory=dict)  # for "train": what overrides the profile
+    profile: str | None = None  # what overrides the notebook's defaults; the kernel's own where None
+    overrides: Mapping[str, Any] = field(default_factory=dict)  # what overrides the profile
     run: Path | None = None  # for "predict": a finished run's folder
 
     def __post_init__(self) -> None:
@@ -54,18 +54,16 @@ class Order:
     def choose_parameters(self) -> dict[str, Any]:
         """Give every parameter of the notebook its value, encoders as they are named at home."""
         notebooks = self.project / "notebooks"
-        defaults = read_parameters(notebooks / self.described.notebook)
-        if self.kernel == "predict":
-            return override(defaults, read_profile(notebooks / "profiles", "kaggle-predict"))
-        return override(defaults, read_profile(notebooks / "profiles", self.profile), self.overrides)
+        profile = read_profile(notebooks / "profiles", self.profile or self.described.profile)
+        return override(read_parameters(notebooks / self.described.notebook), profile, self.overrides)
 
     def name_encoders(self) -> dict[str, str]:
         """Name the dataset of each encoder that the members begin with: slugs by the encoder's name at home."""
         slugs: dict[str, str] = {}
         for encoder in Recipe.from_parameters(self.choose_parameters()).encoders if self.kernel == "train" else ():
             slug = f"questlib-{slugify(Path(encoder).name)}"[:_LONGEST_SLUG].rstrip("-")
-            n_alike = sum(other.startswith(slug) for other in slugs.values())
-            slugs[encoder] = slug if not n_alike else f"{slug[: _LONGEST_SLUG - 3]}-{n_alike + 1}"
+            names = itertools.chain([slug], (f"{slug[: _LONGEST_SLUG - 4]}-{number}" for number in itertools.count(2)))
+            slugs[encoder] = next(name for name in names if name not in (WHEELS, *slugs.values()))
         return slugs
 
     def list_datasets(self) -> list[str]:
@@ -82,11 +80,12 @@ def refuse_unready(order: Order) -> None:
     """
     if order.kernel == "predict":
         _refuse_unfinished(order.run)
+    order.choose_parameters()
     order.name_encoders()
 
 
 def write_bundle(order: Order, out: Path) -> None:
-    """Write one kernel's folder and those of its datasets, all or none of them.
+    """Write one kernel's folder and those of its datasets; what was there stays until all of them are made.
 
     Args:
         order: What to write.
@@ -135,7 +134,8 @@ def _write_kernel(order: Order, made: Path) -> None:
     folder.mkdir()
     values = production_parameters(order, datasets=made / "datasets")
     notebook = nbformat.read(order.project / "notebooks" / described.notebook, as_version=4)
-    notebook.metadata = {name: notebook.metadata[name] for name in ("kernelspec", "language_info")}
+    kept = ("kernelspec", "language_info")
+    notebook.metadata = {name: each for name, each in notebook.metadata.items() if name in kept}
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         cell.metadata = {"tags": tags} if tags else {}
@@ -145,7 +145,7 @@ def _write_kernel(order: Order, made: Path) -> None:
             cell.source = write_cell(cell.source, values)
     nbformat.write(notebook, folder / described.notebook)
     metadata = read_json(order.project / KERNEL_METADATA)
-    if values.get("time_limit_minutes", 0) > _GPU_MINUTES:  # only a kernel without a GPU may run for so long
+    if values["time_limit_minutes"] > GPU_MINUTES:  # only a kernel without a GPU may run for so long
         metadata = {name: value for name, value in metadata.items() if name != "machine_shape"} | {"enable_gpu": False}
     named = f"{metadata['id']} {described.suffix}".strip().replace(" ", "-").replace(OWNER, order.owner)
     write_json(

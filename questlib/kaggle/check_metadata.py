@@ -47,7 +47,7 @@ def check_metadata(folder: Path) -> list[Finding]:
             )
         ]
     unknown = sorted(set(metadata) - _KEYS)
-    missing = sorted(_KEYS - {"id_no", "docker_image"} - set(metadata))
+    missing = sorted(_KEYS - {"id_no", "docker_image", "machine_shape"} - set(metadata))
     wrong = [f"unknown keys, which the client would ignore: {unknown}"] if unknown else []
     wrong += [f"keys to be stated: {missing}"] if missing else []
     return [

@@ -36,7 +36,10 @@ def check_notebook(path: Path, *, parameters: dict[str, Any], attached: set[str]
     try:
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
-    except (ValueError, nbformat.ValidationError) as error:
+        for cell in notebook.cells:
+            if cell.cell_type == "code" and not _list_magics(cell.source):
+                ast.parse(cell.source, filename=f"cell {cell.id}")
+    except (ValueError, SyntaxError, nbformat.ValidationError) as error:
         return [
             *findings,
             judge(Check.NOTEBOOK, [f"the notebook must be valid, however: {str(error)[:200]}"], evidence=""),
@@ -102,7 +105,7 @@ def _judge_parameters(cells: list[nbformat.NotebookNode], parameters: dict[str, 
 def _judge_code(cells: list[nbformat.NotebookNode]) -> list[str]:
     wrong = []
     for cell in cells:
-        magics = [line for line in cell.source.splitlines() if line.lstrip().startswith(("%", "!"))]
+        magics = _list_magics(cell.source)
         if magics:
             wrong.append(f"cell {cell.id} must be plain Python, however: {magics[0]!r}")
             continue
@@ -128,11 +131,14 @@ def _judge_hub(cells: list[nbformat.NotebookNode], parameters: dict[str, Any], a
     switched = False
     for cell in cells:
         switched |= "HF_HUB_OFFLINE" in cell.source
-        magic = any(line.lstrip().startswith(("%", "!")) for line in cell.source.splitlines())
-        imported = set() if magic else set(_imports(cell.source))
+        imported = set() if _list_magics(cell.source) else set(_imports(cell.source))
         if imported & _HUBS and not switched:
             wrong.append(f"cell {cell.id} imports {sorted(imported & _HUBS)} before HF_HUB_OFFLINE is set")
     return wrong
+
+
+def _list_magics(source: str) -> list[str]:
+    return [line for line in source.splitlines() if line.lstrip().startswith(("%", "!"))]
 
 
 def _imports(source: str) -> Iterator[str]:

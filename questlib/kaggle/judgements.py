@@ -2,12 +2,17 @@
 
 from collections.abc import Iterator, Sequence
 
+from packaging.utils import canonicalize_name
+
 from questlib.kaggle.findings import UNCHECKED, Check, Finding, judge
+from questlib.kaggle.kernels import CPU_MINUTES, GPU_MINUTES
+from questlib.kaggle.mounts import MOUNTS
+from questlib.kaggle.output import refuse_unlike
 from questlib.kaggle.sessions import HUB_NAME, SHORT_LIMIT_SECONDS, Outcome, SessionKind
 
 _MOST_FILES, _MOST_BYTES = 500, 20 * 1000**3
 _AT_ONCE = 5.0  # seconds
-_TIME_LIMIT = 2 * 3600.0
+_EARLY = 0.6  # of a session: here it trains for seconds, and to install and import takes half a minute
 
 
 def judge_outcomes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
@@ -30,6 +35,7 @@ def judge_outcomes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
     )
     incomplete = [one.session.name for one in outcomes if one.status == 0 and not one.is_complete]
     ended = [f"the last cell was not run: {incomplete}"] if incomplete else []
+    ended += [told for one in outcomes if one.status == 0 and one.is_complete for told in _judge_output(one)]
     yield judge(Check.RUNS, faults + ended, evidence=f"{len(outcomes)} sessions in {'; '.join(twins)}")
     yield judge(
         Check.INSTALL,
@@ -37,11 +43,10 @@ def judge_outcomes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
         evidence="questlib and the locked wheels were added, nothing moved",
     )
     yield judge(Check.MANGLED, faults, evidence="inputs were mangled as the upload does")
-    seen = dict.fromkeys(
-        f"{one.session.layout} layout, weights {'one folder deeper' if one.session.is_deeper else 'at the top'}"
-        for one in public
-    )
-    yield judge(Check.MOUNTS, faults, evidence=", ".join(seen))
+    seen = dict.fromkeys(one.session.mounted for one in outcomes)
+    yield judge(Check.MOUNTS, faults, evidence=", ".join(map(str, seen)))
+    if missed := [str(each) for each in MOUNTS if each not in seen]:
+        yield Finding(check=Check.MOUNTS, state=UNCHECKED, evidence=f"no session had: {', '.join(missed)}")
     yield judge(Check.WRITES, list(_judge_writes(outcomes)), evidence="all else was read-only")
     yield from _judge_network(outcomes)
     yield judge(Check.GPUS, faults, evidence="0 GPUs")
@@ -53,11 +58,20 @@ def judge_outcomes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
     yield from _judge_limit(outcomes)
 
 
+def _judge_output(one: Outcome) -> Iterator[str]:
+    # As `make output` judges it when it is fetched.
+    try:
+        refuse_unlike(one.working, kernel=one.session.name)
+    except RuntimeError as error:
+        yield str(error)
+
+
 def _judge_packages(outcomes: Sequence[Outcome]) -> Iterator[str]:
     for one in outcomes:
+        shipped = {path.name.split("-")[0] for folder in one.session.datasets for path in folder.glob("*.whl")}
         added = {line.split("==")[0].lower() for line in one.seen.get("installed", [])}
         removed = one.seen.get("removed", [])
-        if removed or not added or not added <= {"questlib", "bitsandbytes"}:
+        if removed or not added or not added <= {canonicalize_name(name) for name in shipped}:
             yield f"{one.session.name}: added {sorted(added)}, removed {removed}"
 
 
@@ -79,13 +93,20 @@ def _judge_network(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
 
 
 def _judge_time(public: Sequence[Outcome]) -> Iterator[Finding]:
-    late = [one.session.name for one in public if one.status == 0 and one.first_submission is None]
-    stood = [one for one in public if one.first_submission is not None]
-    times = ", ".join(f"{one.first_submission:.0f} s of {one.seconds:.0f} s" for one in stood)
-    yield judge(
-        Check.TIME, [f"no submission stood: {late}"] if late else [], evidence=f"a submission stood after {times}"
-    )
-    yield Finding(check=Check.TIME, state=UNCHECKED, evidence="the whole test within 2 hours on two T4s: none is here")
+    told = [(one, one.first_submission) for one in public if one.status == 0]
+    times = ", ".join(f"after {first:.0f} s of {one.seconds:.0f} s" if first else "never" for one, first in told)
+    late = [one for one, first in told if first is None or (one.session.trains and first > _EARLY * one.seconds)]
+    stood = f"a submission stood {times}"
+    yield judge(Check.TIME, [f"{stood}: a training must leave one early"] if late else [], evidence=stood)
+    yield Finding(check=Check.TIME, state=UNCHECKED, evidence="the whole test on Kaggle's machine")
+
+
+def judge_limit(minutes: float, *, has_gpu: bool) -> Finding:
+    """Judge whether a kernel's own limit, in minutes, keeps it within what the competition gives."""
+    most = GPU_MINUTES if has_gpu else CPU_MINUTES
+    told = f"time_limit_minutes is {minutes:g} of the {most} that a kernel with{'' if has_gpu else 'out'} a GPU has"
+    wrong = [] if 0 < minutes <= most else [f"{told}: choose one between"]
+    return judge(Check.TIME, wrong, evidence=told)
 
 
 def _judge_limit(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
@@ -115,7 +136,7 @@ def judge_probes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
     for one in outcomes:
         if one.session.kind is SessionKind.LIBRARY:
             fault = [] if one.status == 0 else [f"{one.session.name}: {one.error or one.log}"]
-            yield judge(Check.IMPORTS, fault, evidence="every module of a kernel, from files that were not installed")
+            yield judge(Check.IMPORTS, fault, evidence="every module of a kernel, from the mounted wheel itself")
             yield judge(Check.GPUS, fault, evidence="two GPUs that do not compute are passed over")
             continue
         check, words = expected[one.session.kind]
@@ -123,6 +144,7 @@ def judge_probes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
         if one.status == 0 or words not in one.error:
             wrong.append(f"{one.session.name}: the error must say {words!r}, however: {one.error!r}")
         elif one.error_seconds > _AT_ONCE:
-            wrong.append(f"{one.session.name}: told after {one.error_seconds:.1f} s")
+            wrong.append(f"{one.session.name}: its cell told after {one.error_seconds:.1f} s")
         told = one.error.split(": ", 1)[-1][:90]
-        yield judge(check, wrong, evidence=f"told in {one.error_seconds:.1f} s: {told}")
+        when = f"told by its cell in {one.error_seconds:.1f} s, {one.seconds:.0f} s after the start"
+        yield judge(check, wrong, evidence=f"{when}: {told}")

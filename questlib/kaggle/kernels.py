@@ -12,6 +12,7 @@ COMPETITION = "google-quest-challenge"
 KERNEL_METADATA = "kernel-metadata.json"
 RECORD = "rehearsal.json"  # in a kernel's folder, what its rehearsal gave
 OWNER = "OWNER"  # stands for the user in what is committed
+GPU_MINUTES, CPU_MINUTES = 120, 540  # what the competition gives a kernel
 USER = "[A-Za-z0-9][A-Za-z0-9_-]*"
 
 
@@ -21,11 +22,12 @@ class Kernel:
 
     notebook: str  # its file in notebooks/
     suffix: str  # what its slug and title add to those of kernel-metadata.json
+    profile: str  # what overrides the notebook's defaults where no other is named, because Kaggle passes no parameters
 
 
 KERNELS = {
-    "train": Kernel(notebook="quest.ipynb", suffix=""),
-    "predict": Kernel(notebook="predict.ipynb", suffix="predict"),
+    "train": Kernel(notebook="quest.ipynb", suffix="", profile="kaggle"),
+    "predict": Kernel(notebook="predict.ipynb", suffix="predict", profile="kaggle-predict"),
 }
 
 
@@ -39,7 +41,7 @@ def refuse_no_user(name: str) -> None:
 
 
 def hash_contents(bundle: Path, *, kernel: str) -> str:
-    """Hash what a push of a kernel would upload."""
+    """Hash what a push of a kernel would upload, but what describes its datasets."""
     sources = read_json(bundle / kernel / KERNEL_METADATA).get("dataset_sources", [])
     folders = [bundle / kernel, *(bundle / "datasets" / str(source).split("/")[-1] for source in sources)]
     hashes = {

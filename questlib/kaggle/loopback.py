@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from questlib.checks import refuse_unknown
 from questlib.kaggle.archives import unpack
 from questlib.kaggle.kernels import COMPETITION
 from questlib.run_folder import SUBMISSION
@@ -55,25 +56,25 @@ class Loopback(ThreadingHTTPServer):
     Args:
         folder: Takes datasets/<owner>/<slug>/, kernels/<owner>/<slug>/, submissions.json and requests.jsonl.
         refusal: A key of `REPLIES`, `STATUSES`, `CHANGES` or `SUBMISSIONS`, one of `OTHERS`, or nothing.
-        port: The client wants 80.
     """
 
-    def __init__(self, folder: Path, *, refusal: str = "", port: int = 80) -> None:
-        super().__init__(("127.0.0.1", port), _Handler)
+    def __init__(self, folder: Path, *, refusal: str = "") -> None:
+        refuse_unknown([refusal], known=["", *REPLIES, *STATUSES, *CHANGES, *SUBMISSIONS, *OTHERS], what="refusal")
+        super().__init__(("127.0.0.1", 80), _Handler)
         self.folder, self.refusal = folder, refusal
         self.waiting: dict[Path, Path] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def read_requests(self) -> list[dict]:
-        """Read what arrived: method, body and size of each call, in order."""
+        """Read what arrived: name, size and body of each call, in order."""
         path = self.folder / "requests.jsonl"
         return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
 @contextmanager
-def serve(folder: Path, *, refusal: str = "", port: int = 80) -> Iterator[Loopback]:
+def serve(folder: Path, *, refusal: str = "") -> Iterator[Loopback]:
     """Serve in the background. Arguments as `Loopback`."""
-    server = Loopback(folder, refusal=refusal, port=port)
+    server = Loopback(folder, refusal=refusal)
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:

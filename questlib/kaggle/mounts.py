@@ -4,11 +4,24 @@ import shutil
 import tarfile
 import zipfile
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 from questlib.kaggle.archives import unpack
 
-LAYOUTS = ("old", "new")
+
+@dataclass(frozen=True)
+class Mounted:
+    """How inputs are laid out."""
+
+    layout: str  # "old": <slug>; "new": <kind>/<owner>/<slug>
+    is_deeper: bool  # whether weights lie one folder deeper than their dataset
+
+    def __str__(self) -> str:
+        return f"{self.layout} layout, weights {'one folder deeper' if self.is_deeper else 'at the top'}"
+
+
+MOUNTS = [Mounted(layout, is_deeper) for layout in ("new", "old") for is_deeper in (True, False)]
 
 
 def mangle(source: Path, target: Path) -> None:

@@ -34,15 +34,17 @@ def fetch_status(kernel: str) -> str:
     return state[1] + (f": {message[1]}" if message else "")
 
 
-def fetch_output(kernel: str, folder: Path) -> list[str]:
-    """Fetch what the latest run of a kernel left, whole or not at all: its files, and its log as text.
+def fetch_output(kernel: str, folder: Path) -> tuple[str, list[str]]:
+    """Fetch what the latest run of a kernel left: its files, and its log as text.
+
+    Of a run that came to its end they are those that it wrote, whole or not at all; of another, what was sent.
 
     Args:
         kernel: Its owner/slug.
         folder: Takes the files; what it held is replaced.
 
     Returns:
-        The names of the files.
+        How the run stands, as `fetch_status` tells it, and the names of the files.
 
     Raises:
         RuntimeError: If the run has not ended, or its output cannot be fetched.
@@ -56,14 +58,14 @@ def fetch_output(kernel: str, folder: Path) -> list[str]:
         fetched = Path(temporary) / "output"
         run_client("kernels", "output", kernel, "-p", str(fetched), "--page-size", "200")
         if state == "COMPLETE" or (fetched / OUTPUTS).is_file():  # else a run that failed, and what it had left by then
-            _refuse_unlike(fetched, kernel=kernel)
+            refuse_unlike(fetched, kernel=kernel)
         for path in fetched.glob("*.log"):
             path.write_text(_render_log(path.read_text(encoding="utf-8")), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         fetched.replace(folder)
     if (folder / SUBMISSION).is_file():
         _check_submission(folder / SUBMISSION)
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return state, sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
 def refuse_unsubmittable(kernel: str) -> None:
@@ -85,11 +87,12 @@ def refuse_unsubmittable(kernel: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         fetched, wanted = Path(temporary), (OUTPUTS, SUBMISSION)
         run_client("kernels", "output", kernel, "-p", temporary, "--file-pattern", rf"^({'|'.join(wanted)})$")
-        _refuse_unlike(fetched, kernel=kernel, only=wanted)
+        refuse_unlike(fetched, kernel=kernel, only=wanted)
         _check_submission(fetched / SUBMISSION)
 
 
-def _refuse_unlike(fetched: Path, *, kernel: str, only: tuple[str, ...] = ()) -> None:
+def refuse_unlike(fetched: Path, *, kernel: str, only: tuple[str, ...] = ()) -> None:
+    """Refuse, by a RuntimeError, what was fetched if it is not what the run says it left: files named, or all."""
     # The client keeps whatever the site sends: an error's page, or half of a list, look like files.
     path = fetched / OUTPUTS
     if not path.is_file():

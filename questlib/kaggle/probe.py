@@ -8,13 +8,11 @@ from pathlib import Path
 
 mount = Path("/kaggle/input")
 [wheel] = [path for at in ("*", "datasets/*/*") for path in mount.glob(f"{at}/questlib-*.whl")]
-source = Path("/tmp/source")
 with zipfile.ZipFile(wheel) as archive:
-    archive.extractall(source)
     modules = sorted(name.removesuffix(".py").replace("/", ".") for name in archive.namelist() if name.endswith(".py"))
 # A session without the local report's tools: those two modules start at home only.
 modules = [name for name in modules if not name.endswith(("__init__", "__main__"))]
-sys.path.insert(0, str(source))
+sys.path.insert(0, str(wheel))  # on a mount that is read-only, and nothing is installed
 for name in modules:
     importlib.import_module(name)
 

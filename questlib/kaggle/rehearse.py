@@ -1,5 +1,6 @@
 """The rehearsal: what a push would upload, run as Kaggle would run it, and judged by the thirty checks."""
 
+import itertools
 import json
 import logging
 import os
@@ -18,11 +19,12 @@ from questlib.kaggle.bundle import Order, production_parameters
 from questlib.kaggle.check_datasets import check_datasets
 from questlib.kaggle.check_metadata import check_metadata
 from questlib.kaggle.check_notebook import LIMIT, check_notebook
-from questlib.kaggle.findings import FAILED, UNCHECKED, Check, Finding, judge, summarize
+from questlib.kaggle.findings import FAILED, PASSED, UNCHECKED, Check, Finding, judge, summarize
 from questlib.kaggle.hidden import SWAPS, cut_tables, swap_test
-from questlib.kaggle.judgements import judge_outcomes, judge_probes
+from questlib.kaggle.judgements import judge_limit, judge_outcomes, judge_probes
 from questlib.kaggle.kernels import COMPETITION, KERNEL_METADATA, RECORD, hash_contents
 from questlib.kaggle.manifest import hash_files
+from questlib.kaggle.mounts import MOUNTS
 from questlib.kaggle.sessions import HUB_NAME, SHORT_LIMIT_SECONDS, Outcome, Session, SessionKind, run_session
 from questlib.kaggle.twin import make_twin
 from questlib.parameters import TAG, read_cell, write_cell
@@ -41,7 +43,6 @@ class Rehearsal:
     bundle: Path  # what `write_bundle` wrote
     data: Path  # folder of the tables, of which a few questions are used
     images: Sequence[str]  # Python minors of the images, such as "3.12"
-    layouts: Sequence[str]  # mount layouts
     folder: Path  # takes inputs, outputs and logs
 
     @property
@@ -89,12 +90,19 @@ def check_statically(order: Order, bundle: Path) -> Iterator[Finding]:
         Findings.
     """
     folder, datasets, slugs = bundle / order.kernel, bundle / "datasets", order.list_datasets()
-    yield from check_metadata(folder)
+    found = check_metadata(folder)
+    yield from found
     yield from check_datasets(order.project, datasets, slugs=slugs)
-    if all((datasets / slug / MANIFEST).is_file() for slug in slugs):
+    stated = {one.check for one in found if one.state == PASSED} >= {Check.METADATA, Check.SOURCES}
+    if stated and all((datasets / slug / MANIFEST).is_file() for slug in slugs):
         parameters = production_parameters(order, datasets=datasets)
+        metadata = read_json(folder / KERNEL_METADATA)
+        sources = [*metadata["competition_sources"], *metadata["dataset_sources"]]
         notebook = folder / order.described.notebook
-        yield from check_notebook(notebook, parameters=parameters, attached={COMPETITION, *slugs})
+        yield from check_notebook(
+            notebook, parameters=parameters, attached={source.split("/")[-1] for source in sources}
+        )
+        yield judge_limit(parameters["time_limit_minutes"], has_gpu=metadata["enable_gpu"])
 
 
 def _failed(findings: Sequence[Finding]) -> bool:
@@ -136,33 +144,29 @@ def _check_wire(rehearsal: Rehearsal) -> Iterator[Finding]:
 
 
 def _check_sessions(rehearsal: Rehearsal) -> Iterator[Finding]:
-    order, wire = rehearsal.order, rehearsal.folder / "wire"
-    kernel_id = read_json(rehearsal.kernel_folder / KERNEL_METADATA)["id"]
-    text = (wire / "kernels" / kernel_id / "kernel.ipynb").read_text(encoding="utf-8")
     # What is mounted is what arrived, not what lies in the bundle.
-    datasets = [wire / "datasets" / order.owner / slug for slug in order.list_datasets()]
+    wire = rehearsal.folder / "wire"
+    arrived = wire / "kernels" / read_json(rehearsal.kernel_folder / KERNEL_METADATA)["id"]
+    posted = read_json(arrived / "request.json")
     tables = rehearsal.folder / "tables"
     public = cut_tables(rehearsal.data, tables / "public" / COMPETITION, n_questions=N_QUESTIONS)
     hidden = {name: swap_test(public, tables / name / COMPETITION, swap=swap) for name, swap in SWAPS.items()}
     sessions: list[Session] = []
     probes: list[Session] = []
-    for place, image in enumerate(rehearsal.images):
-        twin = make_twin(image)
-        for number, layout in enumerate(rehearsal.layouts):
-            base = Session(
-                text=text,
-                twin=twin,
-                layout=layout,
-                is_deeper=(number + place) % 2 == 0,
-                owner=order.owner,
-                datasets=datasets,
-                competition=public,
-            )
-            sessions.append(base)
-            sessions += [
-                replace(base, kind=SessionKind.HIDDEN_TEST, swap=name, competition=folder)
-                for name, folder in hidden.items()
-            ]
+    for image in rehearsal.images:
+        base = Session(
+            text=(arrived / "kernel.ipynb").read_text(encoding="utf-8"),
+            twin=make_twin(image),
+            owner=rehearsal.order.owner,
+            trains=rehearsal.order.kernel == "train",
+            datasets=[wire / "datasets" / source for source in posted["datasetDataSources"]],
+            competition=public if COMPETITION in posted["competitionDataSources"] else None,
+        )
+        sessions.append(base)
+        sessions += [
+            replace(base, kind=SessionKind.HIDDEN_TEST, swap=name, competition=hidden[name], mounted=mounted)
+            for name, mounted in zip(hidden, itertools.cycle(MOUNTS), strict=False)
+        ]
         if rehearsal.order.kernel == "train":
             sessions.append(replace(base, kind=SessionKind.SHORT_LIMIT, text=_shorten_limit(base.text)))
         probes += _list_probes(base, rehearsal)

@@ -50,11 +50,12 @@ def _versions() -> set[str]:
 
 
 def _foreign_connects() -> list[str]:
-    """Calls with an address of the internet that is not this machine's own."""
+    """Calls with an address of the internet that is not this machine's own, or where a name is looked up."""
     lines = _TRACE.read_text(encoding="utf-8", errors="replace").splitlines()
     calls = [line for line in lines if "sa_family=AF_INET" in line]
     own = re.compile(r'inet_addr\("127\.|inet_pton\(AF_INET6, "(::1|::ffff:127\.)')
-    return sorted({re.sub(r"^\d+\s+", "", line)[:160] for line in calls if not own.search(line)})
+    foreign = [line for line in calls if not own.search(line) or "htons(53)" in line]
+    return sorted({re.sub(r"^\d+\s+", "", line)[:160] for line in foreign})
 
 
 if __name__ == "__main__":

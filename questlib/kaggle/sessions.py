@@ -16,7 +16,7 @@ import nbformat
 from questlib.attached import WHEELS
 from questlib.clock import read_sessions
 from questlib.data import read_table
-from questlib.kaggle.mounts import mount
+from questlib.kaggle.mounts import MOUNTS, Mounted, mount
 from questlib.kaggle.sandbox import run_in_sandbox
 from questlib.kaggle.session import NOTEBOOK
 from questlib.kaggle.twin import Twin
@@ -50,18 +50,18 @@ class Session:
 
     text: str  # the notebook
     twin: Twin  # the environment
-    layout: str  # the mount layout, "old" or "new"
-    is_deeper: bool  # whether weights lie one folder deeper than their dataset
     owner: str  # of the datasets
     datasets: Sequence[Path]  # folders named by their slugs
     competition: Path | None  # the tables' folder, named by the competition's slug; None where it is not attached
     kind: SessionKind = SessionKind.PUBLIC_TEST
     swap: str = ""  # which hidden test
+    trains: bool = False  # whether the kernel does, and should leave a submission before
+    mounted: Mounted = MOUNTS[0]
 
     @property
     def name(self) -> str:
         """As the log and the evidence show it."""
-        return f"Python {self.twin.image}, {self.layout} layout, {self.swap or self.kind.value}"
+        return f"Python {self.twin.image}, {self.mounted.layout} layout, {self.swap or self.kind.value}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,12 +110,12 @@ def run_session(session: Session, folder: Path, *, threads: int) -> Outcome:
     """Run a kernel's text in a sandbox, with so many threads; the folder takes what it wrote, and its log."""
     shutil.rmtree(folder, ignore_errors=True)
     attached, working, log = folder / "input", folder / "working", folder / "log"
-    deeper = [path.name for path in session.datasets if path.name != WHEELS] if session.is_deeper else []
+    deeper = [path.name for path in session.datasets if path.name != WHEELS] if session.mounted.is_deeper else []
     mount(
         session.datasets,
         session.competition,
         owner=session.owner,
-        layout=session.layout,
+        layout=session.mounted.layout,
         deeper=deeper,
         target=attached,
     )
@@ -130,6 +130,7 @@ def run_session(session: Session, folder: Path, *, threads: int) -> Outcome:
         "KAGGLE_KERNEL_RUN_TYPE": "Batch",
         "MKL_THREADING_LAYER": "GNU",
         "OMP_NUM_THREADS": str(threads),
+        "CUDA_VISIBLE_DEVICES": "",  # it is rehearsed without a GPU, wherever that is
     }
     if session.kind is SessionKind.HIDDEN_TEST:
         environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
