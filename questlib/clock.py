@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from questlib.checks import refuse_outside
+from questlib.processes import find_launched
 from questlib.run_folder import TIMELINE, read_json, write_json
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,11 @@ def find_session_start() -> float:
 def check_limit(minutes: float) -> None:
     """Refuse a limit that no session can keep: all but what is quick would be left out."""
     refuse_outside(minutes, low=0, high=math.inf, what="time_limit_minutes")
+    if minutes and find_launched().size > 1:
+        raise ValueError(
+            "processes that train one model together must all end at the same step, however by a limit each would end "
+            "by its own clock; give time_limit_minutes 0"
+        )
 
 
 class Clock:

@@ -1,10 +1,12 @@
-"""What an executed notebook tells of its run: the error it ended with, its log, its pictures, what it was given."""
+"""What an executed notebook tells of its run: its error, log and pictures, what it was given; and what it must not."""
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pandas as pd
@@ -12,6 +14,7 @@ from nbformat import NotebookNode
 
 from questlib.parameters import TAG, read_cell
 from questlib.resume import flatten
+from questlib.run_folder import read_json, write_json
 
 _GIVEN = "injected-parameters"  # papermill's own tag
 _COLORS = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
@@ -107,3 +110,32 @@ class Executed:
 def _write(values: dict[str, object], name: str) -> str:
     value = values.get(name, "")
     return value if isinstance(value, str) else json.dumps(value)
+
+
+def forget_paths(executed: Path, *, out: Path, parameters: dict[str, Any]) -> None:
+    """Take out of an executed notebook where things lie on this machine, and whose it is: notebooks are shown around.
+
+    Args:
+        executed: The notebook, which is written anew.
+        out: The run folder, which becomes ".".
+        parameters: What it was given; tables and encoders keep the last part of their paths.
+    """
+    places = {str(out): ".", str(Path.cwd()): ".", sys.prefix: "python", str(Path.home()): "~"}
+    encoders = [member.get("encoder") for member in parameters.get("members", [])]
+    for value in (parameters.get("data"), parameters.get("cache"), parameters.get("encoder"), *encoders):
+        if isinstance(value, str) and Path(value).is_absolute():
+            places[value] = Path(value).name
+    # The root folder is everywhere, and nobody's. A path begins where a word does, or where a colour ends.
+    named = sorted((place for place in places if len(place) > 1), key=len, reverse=True)
+    pattern = re.compile(rf"(^|[^\w.~-]|{_COLORS.pattern})({'|'.join(map(re.escape, named))})(?![\w-])")
+
+    def forget(content: Any) -> Any:  # noqa: ANN401  JSON
+        if isinstance(content, str):
+            return pattern.sub(lambda found: found[1] + places[found[2]], content)
+        if isinstance(content, list):
+            return [forget(each) for each in content]
+        if isinstance(content, dict):  # a picture's letters are nobody's path
+            return {name: each if name.startswith("image/") else forget(each) for name, each in content.items()}
+        return content
+
+    write_json(executed, forget(read_json(executed)))

@@ -159,6 +159,8 @@ def _work_off(tasks: Sequence[FoldTask], workers: Workers, schedule: Schedule, s
                 clock.note(f"{name}: {note}")
             clock.finish_step(name)
             standing.add(task.member.name, task.fold)
+        elif find_launched().size > 1:  # the others wait within the fold: who launched them ends them all
+            raise outcome
         elif name in tried:
             fault = outcome
             clock.note(f"{name}: failed again and is left out: {outcome}")

@@ -3,7 +3,7 @@
 It is checked before a kernel starts, and by the same rules in the kernel: papermill may have been called directly.
 
 A dotted name reaches inside: `stages.full.learning_rate` is that field of every stage named full, `members.minilm.seed`
-overrides the seed for one member, `target_weights.answer_helpful` is a key of a mapping.
+overrides the seed for one member, whatever is said for all, `target_weights.answer_helpful` is a key of a mapping.
 """
 
 import ast
@@ -79,19 +79,30 @@ def override(defaults: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[s
 
     A name that is unknown or leads nowhere is refused with the nearest, and a value of another kind than the default.
     """
-    values = deepcopy(dict(defaults))
+    values, asked = deepcopy(dict(defaults)), dict[str, Any]()
     for change in changes:
-        _refuse_unknown_names(change, values)
-        # A whole list first, and then what reaches into it, whatever the order they were written in.
-        for name, value in sorted(change.items(), key=lambda item: item[0].count(".")):
-            first, *way = name.split(".")
-            if way:
-                _reach(values, [first, *way], value, whole=name, general=values)
-            else:
-                values[first] = deepcopy(value)
+        _refuse_unknown_names(change, values | {name: each for name, each in asked.items() if name in values})
+        # What is given whole leaves nothing of what reached into it before.
+        kept = {old: each for old, each in asked.items() if not any(_lies_in(old, name) for name in change)}
+        asked = {**kept, **change}
+
+    def place(name: str) -> tuple[bool, int]:
+        """Put a whole list before what reaches into it, and what is for all members before what is for one."""
+        return name.split(".")[0] == "members", name.count(".")
+
+    for name in sorted(asked, key=place):
+        first, *way = name.split(".")
+        if way:
+            _reach(values, [first, *way], asked[name], whole=name, general=values)
+        else:
+            values[first] = deepcopy(asked[name])
     for name, value in values.items():
         _refuse_other_kind(name, value, kind=type(defaults[name]))
     return values
+
+
+def _lies_in(name: str, whole: str) -> bool:
+    return name == whole or name.startswith(f"{whole}.")
 
 
 def check_parameters(names: Mapping[str, Any]) -> None:

@@ -10,6 +10,7 @@ import pandas as pd
 from questlib.data import Tables
 from questlib.marks import hash_text
 from questlib.pretrained import find_encoder, hash_encoder
+from questlib.processes import find_launched
 from questlib.recipe import Recipe
 from questlib.run_folder import INPUTS, NAMES, RECIPE, REPORT, RUN, TIMELINE, is_on_kaggle, read_json, write_json
 
@@ -29,6 +30,7 @@ def keep_inputs(run_folder: Path, recipe: Recipe, tables: Tables) -> None:
         ValueError: If the folder holds a run that was made from something else; the differences are named.
     """
     refuse_foreign(run_folder)
+    refuse_shared_resume(run_folder)
     inputs = _hash_inputs(recipe, tables)
     _refuse_changed(run_folder, recipe, inputs)
     (run_folder / RUN).unlink(missing_ok=True)  # of an earlier end: the run goes on
@@ -49,6 +51,15 @@ def refuse_foreign(run_folder: Path) -> None:
         raise FileExistsError(
             f"the run folder {run_folder} must be new, empty or one run's, however it holds files: "
             f"{sorted(names - known)[:5]}; name another"
+        )
+
+
+def refuse_shared_resume(run_folder: Path) -> None:
+    """Refuse to go on with a run in processes that train one model together: only the first knows how far it is."""
+    if _holds_run(run_folder) and find_launched().size > 1:
+        raise ValueError(
+            f"the run in {run_folder} must go on in one process, however {find_launched().size} were launched: only "
+            "the first would know what is finished; leave the launcher out, or name a new folder"
         )
 
 
@@ -74,6 +85,7 @@ def _refuse_changed(run_folder: Path, recipe: Recipe, inputs: Mapping[str, Any])
         for name in before | after
         if before.get(name) != after.get(name)
         and not _has_grown(name, before, after)
+        and not (name == "members" and alone)
         # Of a member that is there or not, its kind tells enough.
         and (_MEMBERS_KIND.fullmatch(name) or not any(name.startswith(f"{each}.") for each in alone))
     ]
@@ -104,10 +116,13 @@ def _hash_frame(frame: pd.DataFrame) -> str:
 
 
 def flatten(content: object, way: tuple[str, ...] = ()) -> Iterator[tuple[str, object]]:
-    """Give what a recipe in JSON holds by dotted names, as people name parameters."""
+    """Give what a recipe in JSON holds by dotted names, as people name parameters; of a list, its order too."""
     if isinstance(content, list) and content and all(isinstance(each, dict) for each in content):
-        content = {str(each.get("name", place)): each for place, each in enumerate(content)}
-    if isinstance(content, dict) and content:
+        names = [str(each.get("name", place)) for place, each in enumerate(content)]
+        yield ".".join(way), names
+        for place, (name, each) in enumerate(zip(names, content, strict=True)):
+            yield from flatten(each, (*way, name if names.count(name) == 1 else f"{name}[{place}]"))
+    elif isinstance(content, dict) and content:
         for name, value in content.items():
             yield from flatten(value, way if isinstance(value, dict) and name in _GROUPS else (*way, name))
     else:

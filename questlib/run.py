@@ -28,12 +28,13 @@ from papermill.exceptions import PapermillExecutionError
 from questlib.clock import check_limit
 from questlib.comparison import PROFILE
 from questlib.data import read_tables
+from questlib.executed import forget_paths
 from questlib.parameters import override, read_parameters
 from questlib.pretrained import find_encoder, refuse_damaged
 from questlib.processes import die_with_parent, find_launched
 from questlib.profiles import read_profile
 from questlib.recipe import Recipe
-from questlib.resume import refuse_changed, refuse_foreign
+from questlib.resume import refuse_changed, refuse_foreign, refuse_shared_resume
 from questlib.run_folder import SESSION_LOCK, held_alone, make_run_folder, write_text
 
 logger = logging.getLogger(__name__)
@@ -99,6 +100,8 @@ def run_notebook(
     helps = find_launched().rank != 0
     if out is not None:
         refuse_foreign(out)
+        if not helps:
+            refuse_shared_resume(out)
     _check_inputs(parameters, out=out)
     absolute = _absolute(parameters)
     given = {name: value for name, value in absolute.items() if value != defaults[name]}
@@ -127,7 +130,7 @@ def explore_tables(notebook: Path, *, data: str, out: Path | None) -> Path:
     executed, parameters = out / notebook.name, {"data": _resolve(data)}
     out.mkdir(parents=True, exist_ok=True)
     _execute(notebook, executed, parameters=parameters, is_quiet=True)
-    _forget_paths(executed, out=out, parameters=parameters)
+    forget_paths(executed, out=out, parameters=parameters)
     write_report(executed, executed.with_suffix(".html"))
     return executed.with_suffix(".html")
 
@@ -150,7 +153,7 @@ def _run_once(
 
 def _leave_report(executed: Path, *, parameters: dict[str, Any]) -> None:
     if executed.exists():
-        _forget_paths(executed, out=executed.parent, parameters=parameters)
+        forget_paths(executed, out=executed.parent, parameters=parameters)
         from questlib.page import write_page  # pictures take a while to import, and a run begins without
 
         write_page(executed.parent)
@@ -222,23 +225,6 @@ def _forwarded_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _forget_paths(executed: Path, *, out: Path, parameters: dict[str, Any]) -> None:
-    # A notebook is shown around; where things lie on this machine, and whose it is, stays here.
-    places = {str(out): ".", str(Path.cwd()): ".", sys.prefix: "python", str(Path.home()): "~"}
-    for value in (parameters.get("data"), parameters.get("encoder"), *_encoders_of(parameters)):
-        if isinstance(value, str) and Path(value).is_absolute():
-            places[value] = Path(value).name
-    text = executed.read_text(encoding="utf-8")
-    for place in sorted(places, key=len, reverse=True):
-        if len(place) > 1:  # the root folder is everywhere, and nobody's
-            text = text.replace(place, places[place])
-    write_text(executed, text)
-
-
-def _encoders_of(parameters: dict[str, Any]) -> list[Any]:
-    return [member.get("encoder") for member in parameters.get("members", [])]
-
-
 def _check_inputs(parameters: dict[str, Any], *, out: Path | None) -> None:
     # The notebook checks these too; asked here first, a mistake costs a second and leaves nothing behind.
     encoders = [parameters["encoder"]] if "encoder" in parameters else []
@@ -256,7 +242,9 @@ def _check_inputs(parameters: dict[str, Any], *, out: Path | None) -> None:
 
 def _absolute(parameters: dict[str, Any]) -> dict[str, Any]:
     # The notebook runs in the run folder, where a relative path would mean something else.
-    paths = {name: _resolve(parameters[name]) for name in ("data", "encoder") if name in parameters}
+    paths: dict[str, str] = {name: _resolve(parameters[name]) for name in ("data", "encoder") if name in parameters}
+    if not parameters.get("cache", "~").startswith("~"):
+        paths["cache"] = str(Path(parameters["cache"]).absolute())  # there, or to be made
     members = [
         entry | {"encoder": _resolve(entry["encoder"])} if "encoder" in entry else entry
         for entry in parameters.get("members", [])

@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from questlib.executed import Executed
+from questlib.executed import Executed, forget_paths
 
 OWN = 'folds: int = 5  # folds\nstages: list = [{"name": "full", "epochs": 2}, {"name": "head", "epochs": 1}]  # all\n'
 GIVEN = "stages = [{'name': 'full', 'epochs': 3}]\nfolds = 5\nout = '.'\n"
@@ -25,7 +27,11 @@ def test_parameters_that_were_given_are_told_where_they_differ(read):
         new_code_cell(GIVEN, metadata={"tags": ["injected-parameters"]}),
     )
     rows = executed.list_changes().to_numpy().tolist()
-    assert rows == [["stages.full.epochs", "2", "3"], ["stages.head.epochs", "1", ""]]
+    assert rows == [
+        ["stages", '["full", "head"]', '["full"]'],
+        ["stages.full.epochs", "2", "3"],
+        ["stages.head.epochs", "1", ""],
+    ]
     assert read(new_code_cell("1")).list_changes().empty
 
 
@@ -61,3 +67,22 @@ def test_pictures_are_found_by_the_cell_that_draws_them(read):
         ("aGk=", "All fit"),
         ("aGk=", "plot coverage"),
     ]
+
+
+@pytest.mark.parametrize("place", ["/work", "/d", "/home/alice/data", "/srv/app"])
+def test_paths_of_a_machine_are_forgotten_and_nothing_else(place, tmp_path, monkeypatch):
+    picture = f"iVBOR{place}abc/d{place}+x"
+    text = (
+        f"read {place}/train.csv at \x1b[32m{place}/x.py\x1b[0m; /kaggle/working{place}shop, a{place}, file://{place}"
+    )
+    shown = new_output("display_data", data={"image/png": picture, "text/plain": text})
+    cell = new_code_cell(f"data = {place!r}  # where empty, /kaggle/working\n", outputs=[shown])
+    nbformat.write(new_notebook(cells=[cell]), tmp_path / "work.ipynb")
+    forget_paths(tmp_path / "work.ipynb", out=tmp_path, parameters={"data": place})
+    [cell] = nbformat.read(tmp_path / "work.ipynb", as_version=4).cells
+    name = Path(place).name
+    assert cell.source == f"data = '{name}'  # where empty, /kaggle/working\n"
+    assert cell.outputs[0].data["image/png"] == picture
+    assert cell.outputs[0].data["text/plain"] == (
+        f"read {name}/train.csv at \x1b[32m{name}/x.py\x1b[0m; /kaggle/working{place}shop, a{place}, file://{name}"
+    )

@@ -103,6 +103,19 @@ def test_later_changes_win_and_a_whole_list_comes_before_what_reaches_into_it() 
     assert override(DEFAULTS, {"folds": 3}, {"folds": 4})["folds"] == 4
 
 
+def test_what_is_said_for_all_members_reaches_the_own_copies_of_one_whenever_it_is_said() -> None:
+    profile = {"members.minilm.stages.full.epochs": 8}
+    for changes in ([profile, {"stages.full.rate": 7}], [{"stages.full.rate": 7}, profile]):
+        [minilm] = override(DEFAULTS, *changes)["members"][:1]
+        assert [stage.get("rate") for stage in minilm["stages"]] == [7, None, 7]
+        assert [stage["epochs"] for stage in minilm["stages"]] == [8, 2, 8]
+    # What is said for the one wins over what is said for all, until its list is given whole.
+    [minilm] = override(DEFAULTS, profile, {"stages.full.epochs": 9})["members"][:1]
+    assert [stage["epochs"] for stage in minilm["stages"]] == [8, 2, 8]
+    members = [{"name": "minilm", "kind": "transformer"}]
+    assert override(DEFAULTS, profile, {"members": members})["members"] == members
+
+
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [

@@ -14,7 +14,7 @@ from questlib.clock import Clock
 from questlib.data import read_tables
 from questlib.folds import train_members
 from questlib.recipe import LexicalRecipe, Recipe
-from questlib.resume import refuse_changed, refuse_foreign
+from questlib.resume import keep_inputs, refuse_changed, refuse_foreign
 from questlib.run_folder import TIMELINE, locked, read_json
 
 
@@ -152,6 +152,57 @@ def test_another_recipe_is_refused_by_the_difference(trained, toy_recipe, change
     refuse_changed(trained.run_folder, toy_recipe, trained.tables)
     with pytest.raises(ValueError, match=f"can only go on as it began, however: .*{told}"):
         refuse_changed(trained.run_folder, change(toy_recipe), trained.tables)
+
+
+def stage_of(recipe: Recipe, **changes):  # noqa: ANN003, ANN201
+    return replace(recipe.members[0].stages[0], **changes)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ([("full", 1e-3), ("head", 1e-3)], [("head", 1e-3), ("full", 1e-3)]),
+        ([("full", 1e-3), ("full", 1e-4)], [("full", 1e-5), ("full", 1e-4)]),
+        ([("full", 1e-3), ("full", 1e-4)], [("full", 1e-4)]),
+        ([("full", 1e-3), ("full", 1e-4)], [("full", 1e-4), ("full", 1e-3)]),
+    ],
+)
+def test_stages_of_one_name_or_in_another_order_are_another_recipe(before, after, toy_recipe, toy_folder, tmp_path):
+    tables, run_folder = read_tables(str(toy_folder)), tmp_path / "run"
+
+    def with_stages(stages) -> Recipe:  # noqa: ANN001
+        made = tuple(stage_of(toy_recipe, name=name, learning_rate=rate) for name, rate in stages)
+        return change_member(toy_recipe, stages=made)
+
+    keep_inputs(run_folder, with_stages(before), tables)
+    refuse_changed(run_folder, with_stages(before), tables)
+    with pytest.raises(ValueError, match=r"can only go on as it began, however: members\.toy\.stages"):
+        refuse_changed(run_folder, with_stages(after), tables)
+
+
+@pytest.mark.parametrize("name", ["model", "settings", "layout", "metadata"])
+def test_a_member_may_be_named_as_a_group_of_parameters_is(name, toy_recipe, toy_folder, tmp_path):
+    tables, run_folder = read_tables(str(toy_folder)), tmp_path / "run"
+    members = tuple(replace(toy_recipe.members[0], name=each) for each in (name, "other"))
+    recipe = replace(toy_recipe, members=members)
+    keep_inputs(run_folder, recipe, tables)
+    with pytest.raises(ValueError, match=rf"members\.{name}\.stop_share was 0\.3, is 0\.2"):
+        refuse_changed(run_folder, change_member(recipe, stop_share=0.2), tables)
+    with pytest.raises(ValueError, match=rf"members was \['{name}', 'other'\], is \['other', '{name}'\]"):
+        refuse_changed(run_folder, replace(recipe, members=members[::-1]), tables)
+
+
+def test_processes_that_train_together_begin_anew_and_without_a_limit(
+    toy_recipe, toy_folder, tmp_path, monkeypatch, go_on
+):
+    tables, run_folder = read_tables(str(toy_folder)), tmp_path / "run"
+    for name, value in {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 2, "MASTER_ADDR": "::1", "MASTER_PORT": 1}.items():
+        monkeypatch.setenv(name, str(value))
+    keep_inputs(run_folder, toy_recipe, tables)
+    with pytest.raises(ValueError, match=r"must go on in one process, however 2 were launched"):
+        go_on(toy_recipe)
+    with pytest.raises(ValueError, match="give time_limit_minutes 0"):
+        Clock(run_folder, limit_minutes=10)
 
 
 def test_refusal_of_quite_another_recipe_stays_readable(trained, toy_recipe):
