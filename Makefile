@@ -5,6 +5,8 @@ PROFILE ?= sample
 VENV := .venv/bin
 INSTALLED := .venv/installed
 KAGGLE := $(VENV)/python -m questlib.kaggle
+# The sample is for its own profile; others may name tables themselves.
+TABLES = $(if $(or $(filter-out file,$(origin DATA)),$(filter sample,$(PROFILE))),--data '$(DATA)')
 KERNEL ?= train
 NAMED = --owner '$(OWNER)' --kernel '$(KERNEL)'
 # PROFILE's default is for runs at home.
@@ -55,7 +57,7 @@ encoder: install  ## Install a larger encoder, of which a name is then enough: N
 
 run: install  ## Train and predict: DATA=folder PROFILE=name OUT=folder ARGS="-p name value"
 	$(VENV)/python -m questlib.encoder_parts --of '$(PROFILE)'
-	$(VENV)/python -m questlib run --data '$(DATA)' --profile '$(PROFILE)' $(if $(OUT),--out '$(OUT)') $(ARGS)
+	$(VENV)/python -m questlib run $(TABLES) --profile '$(PROFILE)' $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 notebook: install  ## Open the notebooks in jupyter lab, with .venv's kernel: ARGS="--port 8889"
 	JUPYTER_PREFER_ENV_PATH=1 $(VENV)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/quest.ipynb \

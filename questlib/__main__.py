@@ -13,6 +13,7 @@ from questlib.cache import CACHE
 from questlib.clock import SESSION_START
 from questlib.csv_table import refuse_unknown_format, write_csv
 from questlib.data import question_of, read_table
+from questlib.inputs import expand_homes
 from questlib.metrics import score_predictions
 from questlib.predictions import write_predictions
 from questlib.run_folder import refuse_unwritable
@@ -31,6 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("papermill").setLevel(logging.WARNING)  # it would repeat every path twice
     try:
+        expand_homes(parsed)
         return parsed.command(parsed) or 0
     except KeyboardInterrupt:
         sys.stderr.write(f"questlib {parsed.name}: interrupted\n")

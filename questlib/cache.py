@@ -95,7 +95,7 @@ def find_cache(wanted: Path) -> Path:
     with suppress(RuntimeError):  # a user without a home has the other one
         wanted = wanted.expanduser()
     others = Path(tempfile.gettempdir()) / f"questlib-{os.getuid() if hasattr(os, 'getuid') else 'of-user'}"
-    for folder in (wanted, others) if wanted.parts[0] != "~" else (others,):
+    for folder in (wanted, others) if wanted.parts[:1] != ("~",) else (others,):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             with tempfile.NamedTemporaryFile(dir=folder, prefix=UNFINISHED):

@@ -1,5 +1,6 @@
 """Where a named input lies: a local folder, or a folder attached to a Kaggle kernel in either mount layout."""
 
+from argparse import Namespace
 from glob import escape
 from pathlib import Path
 
@@ -15,6 +16,15 @@ _PATTERNS = (
 )
 # A model's files lie four folders below its name at most, one deeper where the upload kept its own top folder.
 _MAX_DEPTH = 4
+
+
+def expand_homes(parsed: Namespace) -> None:
+    """Let `~` be a home in every path of a command line, also where no shell has seen to it."""
+    for name, value in vars(parsed).items():
+        if isinstance(value, Path):
+            setattr(parsed, name, value.expanduser())
+        elif isinstance(value, list) and all(isinstance(each, Path) for each in value):
+            setattr(parsed, name, [each.expanduser() for each in value])
 
 
 def find_folder(name: str, *, marker: str) -> Path | None:

@@ -51,12 +51,18 @@ def finished_whole(folder: Path) -> Iterator[Path]:
         with told_when_full(folder):
             yield temporary
         mark_done(temporary, _list_names(temporary))
+        before = temporary.with_name(f"{temporary.name}-before")
         if folder.exists():
-            folder.replace(temporary.with_name(f"{temporary.name}-before"))
-        temporary.replace(folder)
+            folder.replace(before)
+        try:
+            temporary.replace(folder)
+        except OSError:
+            if before.exists():
+                before.replace(folder)
+            raise
+        shutil.rmtree(before, ignore_errors=True)
     finally:
-        for leftover in (temporary, temporary.with_name(f"{temporary.name}-before")):
-            shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def mark_done(folder: Path, names: Iterable[str]) -> None:

@@ -170,7 +170,12 @@ def refuse_unwritable(path: Path) -> None:
 
 def is_stream(path: Path) -> bool:
     """Tell whether a path is a pipe or a device, such as /dev/stdout: written to, and never replaced by a file."""
-    return path.exists() and (not (path.is_file() or path.is_dir()) or path.is_relative_to("/dev"))
+    # Standard output may lead to a file, which whoever led it there reads on.
+    is_descriptor = path in (Path("/dev/stdout"), Path("/dev/stderr")) or path.parent in (
+        Path("/dev/fd"),
+        Path("/proc/self/fd"),
+    )
+    return path.exists() and (is_descriptor or not (path.is_file() or path.is_dir()))
 
 
 @contextmanager

@@ -101,6 +101,18 @@ def test_check_accepts_a_valid_submission(toy_folder: Path, capsys: pytest.Captu
     assert capsys.readouterr().out == f"{path} is valid: 6 rows, 30 targets in [0, 1], none constant\n"
 
 
+def test_a_home_is_meant_by_its_sign_where_no_shell_has_said_so(
+    paths: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert main(["score", *(f"~/{Path(each).name}" for each in paths)]) == 0
+    (tmp_path / "empty").mkdir()
+    assert main(["compare", str(tmp_path / "empty"), "~/empty"]) == 1
+    said = capsys.readouterr().err
+    assert f"{tmp_path}/empty" in said
+    assert "~" not in said
+
+
 def test_run_reads_values_as_a_profile_has_them_or_as_a_word(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     called = {}
     monkeypatch.setattr(

@@ -125,6 +125,21 @@ def test_of_launched_processes_the_first_alone_leaves_a_run_folder(
     assert [folder.exists() for folder in folders] == [False, True]
 
 
+def test_a_cache_is_where_its_relative_path_leads_from_here(
+    toy_folder: Path, encoder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[dict[str, Any]] = []
+    monkeypatch.setattr(run.papermill, "execute_notebook", lambda *_, parameters, **__: calls.append(parameters))
+    monkeypatch.chdir(tmp_path)
+    overrides = {"encoder": str(encoder), "members.transformer.encoder": str(encoder)}
+    for cache in ("mine", "/mine", "~/mine"):
+        run_notebook(
+            NOTEBOOKS / "quest.ipynb", profile="sample", data=str(toy_folder), out=None,
+            overrides=overrides | {"cache": cache},
+        )  # fmt: skip
+    assert [given["cache"] for given in calls] == [str(tmp_path / "mine"), "/mine", "~/mine"]
+
+
 def test_run_folder_is_named_after_the_profile(notebook: Path, executed: list[dict[str, Any]]) -> None:
     out = run_notebook(notebook, profile="plain", data="toy", out=None, overrides={})
     assert out.parent == notebook.parent / "runs"

@@ -4,6 +4,7 @@ import shutil
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -230,6 +231,42 @@ def test_the_output_of_a_command_may_be_what_is_written_to(tmp_path: Path) -> No
     with (tmp_path / "out").open("w") as out:
         subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
     assert (tmp_path / "out").read_text() == "told"
+
+
+@pytest.mark.skipif(not os.access("/dev/shm", os.W_OK), reason="no /dev/shm")
+def test_files_in_memory_are_written_whole_as_elsewhere() -> None:
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        path = Path(folder) / "file.json"
+        write_text(path, "before")
+        with path.open() as reader:
+            write_text(path, "after")
+            assert reader.read() == "before"  # another file has taken its place
+        assert path.read_text() == "after"
+
+
+@pytest.mark.parametrize("wanted", [".", ""])
+def test_cache_may_be_the_current_folder(wanted: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert find_cache(Path(wanted)).resolve() == tmp_path
+
+
+def test_folder_that_cannot_take_its_place_leaves_what_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with finished_whole(tmp_path / "fold") as temporary:
+        (temporary / "file").write_text("before")
+    rename = Path.replace
+
+    def refuse(path: Path, target: Path) -> Path:
+        if Path(target) == tmp_path / "fold" and not path.name.endswith("-before"):
+            raise PermissionError("no")
+        return rename(path, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    with pytest.raises(PermissionError), finished_whole(tmp_path / "fold") as temporary:
+        (temporary / "file").write_text("after")
+    assert (tmp_path / "fold/file").read_text() == "before"
+    assert [path.name for path in tmp_path.iterdir()] == ["fold"]
 
 
 def test_rights_follow_the_umask_and_those_of_a_file_that_is_replaced_stay(tmp_path: Path) -> None:

@@ -177,6 +177,14 @@ def test_fold_that_was_begun_goes_on_however_slow_its_member_is(schedule, monkey
     assert made.plan(with_a_small_member(tasks), running=[], n_devices=1).name == "toy, fold 0"
 
 
+def test_fold_that_a_limit_had_cut_to_its_first_stage_is_trained_whole_without_one(schedule, tmp_path, monkeypatch):
+    made, tasks = schedule
+    monkeypatch.setattr(FoldTask, "read_progress", lambda _: (Share(epochs=0.3, first_stage_alone=True), 0, 0.1))
+    assert made.plan(tasks, running=[], n_devices=1).share.first_stage_alone
+    made.clock = Clock(tmp_path / "run")
+    assert made.plan(tasks, running=[], n_devices=1).share == Share(epochs=0.3)
+
+
 def test_fold_that_was_slower_than_a_few_steps_told_makes_the_next_one_shorter(schedule):
     made, tasks = schedule
     made.speeds["toy"] = speed(10.0)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from questlib.inputs import expand_homes
 from questlib.kaggle import output, push, submit
 from questlib.kaggle.kernels import KERNEL_METADATA, KERNELS, hash_contents, refuse_no_user, refuse_unrehearsed
 from questlib.profiles import read_value
@@ -32,6 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     parsed = _build_parser().parse_args(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     try:
+        expand_homes(parsed)
         if "owner" in parsed:
             refuse_no_user(parsed.owner)
         return parsed.command(parsed)
