@@ -144,7 +144,9 @@ def fill_nulls(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def question_of(frame: pd.DataFrame) -> npt.NDArray:
-    """Name the question of each row by a string: its url or, where that is null, one made from title and body.
+    """Name the question of each row by a string: its url or, where that is null, what tells its title and body.
+
+    That is the url of another row that has both, or a hash of them.
 
     Raises:
         ValueError: If a url is null and there is no title or body to tell the question by.
@@ -158,8 +160,9 @@ def question_of(frame: pd.DataFrame) -> npt.NDArray:
             )
         text = frame["question_title"].fillna(NULL_TEXT) + "\n" + frame["question_body"].fillna(NULL_TEXT)
         # Hashed, because an array of strings makes every row as wide as the longest body.
-        fallback = pd.Series(pd.util.hash_array(text.to_numpy(dtype=object)), index=frame.index).map("text {:x}".format)
-        questions = questions.where(questions.notna(), fallback)
+        hashes = pd.Series(pd.util.hash_array(text.to_numpy(dtype=object)), index=frame.index).map("text {:x}".format)
+        told = questions.groupby(hashes.to_numpy()).transform("first")  # the first that is no null
+        questions = questions.where(questions.notna(), told.where(told.notna(), hashes))
     return questions.to_numpy(dtype=str)
 
 

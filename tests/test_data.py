@@ -282,11 +282,20 @@ def test_question_is_the_url_or_else_title_and_body(toy_frame: pd.DataFrame) -> 
 
 
 def test_question_of_some_rows_may_have_no_url(toy_frame: pd.DataFrame) -> None:
-    toy_frame.loc[[0, 1], QUESTION] = None
+    toy_frame.loc[[3, 4, 11], QUESTION] = None  # two answers to one question, and one to another
     questions = question_of(toy_frame)
-    assert questions[0] == questions[1]
-    assert questions[0] not in set(questions[2:])
-    assert questions[2:].tolist() == toy_frame[QUESTION][2:].tolist()
+    assert questions[3] == questions[4] != questions[11]
+    others = toy_frame[QUESTION].drop([3, 4, 11])
+    assert not {*questions[[3, 4, 11]]} & {*others}
+    assert questions[others.index].tolist() == others.tolist()
+
+
+def test_answers_to_one_question_of_which_some_lack_the_url_stay_together(toy_frame: pd.DataFrame) -> None:
+    whole = question_of(toy_frame)
+    toy_frame.index = [7] * len(toy_frame)  # as after a concat
+    first = ~pd.Series(whole).duplicated().to_numpy()
+    toy_frame[QUESTION] = toy_frame[QUESTION].where(first)
+    assert question_of(toy_frame).tolist() == whole.tolist()
 
 
 def test_question_needs_title_and_body_only_where_there_is_no_url(toy_frame: pd.DataFrame) -> None:
