@@ -16,7 +16,8 @@ from questlib.run import Interrupted
 from questlib.run_folder import write_json
 from questlib.sweeps import study as studies
 from questlib.sweeps.definition import read_sweep
-from questlib.sweeps.study import PatientStorage, open_study
+from questlib.sweeps.storage import PatientStorage
+from questlib.sweeps.study import open_study
 from questlib.sweeps.worker import Worker
 
 FORTY = "space:\n  x: {low: 0.0, high: 39.0, step: 1.0}\n"

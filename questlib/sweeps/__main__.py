@@ -16,6 +16,7 @@ from questlib.run import Interrupted
 from questlib.run_folder import refuse_unwritable
 from questlib.sweeps import study as studies
 from questlib.sweeps.definition import Sweep, describe, read_sweep
+from questlib.sweeps.storage import DATABASE
 
 SWEEPS = Path("runs/sweeps")
 
@@ -53,7 +54,7 @@ def _run(parsed: argparse.Namespace) -> int:
 
         forecast(sweep, tables, n_workers=parsed.workers or 1)
         return 0
-    refuse_unwritable(folder / studies.DATABASE)
+    refuse_unwritable(folder / DATABASE)
     study = studies.open_study(sweep, folder=folder, storage=parsed.storage)
     studies.take_back(study)
     n_left = studies.count(study, TrialState.WAITING)

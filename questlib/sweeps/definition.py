@@ -1,6 +1,5 @@
 """A sweep file: which parameters are varied, how, and how far; checked whole before anything runs."""
 
-import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -9,51 +8,17 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-
 from questlib.checks import Checked, between, one_of, refuse_unknown
 from questlib.parameters import override, read_parameters
 from questlib.profiles import read_profile, read_yaml
 from questlib.recipe import Recipe
 from questlib.run_folder import SCORES
+from questlib.sweeps.space import Dimension, read_space
 
 SAMPLERS = ["grid", "one_change", "random", "tpe"]
 PRUNERS = ["none", "median", "hyperband"]
 # More points than these are no sweep that anyone waits for.
 _MOST_POINTS = 10_000
-_OF_A_RANGE = ("low", "high", "step", "log")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Dimension:
-    """One parameter that is varied."""
-
-    name: str  # dotted where it reaches inside
-    distribution: BaseDistribution
-    values: Mapping[Any, Any] = field(default_factory=dict)  # of choices, by what stands for each in tables
-    when: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)  # only where these others have such values
-
-    def applies(self, chosen: Mapping[str, Any]) -> bool:
-        """Tell whether it is varied where others are as chosen."""
-        return all(chosen.get(name) in allowed for name, allowed in self.when.items())
-
-    @property
-    def points(self) -> list[Any]:
-        """All of its values that a grid goes through; none for a range without steps."""
-        match self.distribution:
-            case CategoricalDistribution(choices=choices):
-                return list(choices)
-            case IntDistribution(low=low, high=high, step=step, log=False):
-                return list(range(low, high + 1, step))
-            case FloatDistribution(low=low, high=high, step=float(step)):
-                return [low + number * step for number in range(round((high - low) / step) + 1)]
-        return []
-
-    @property
-    def corners(self) -> list[Any]:
-        """Values that a check should try: every choice, or both ends of a range."""
-        is_choice = isinstance(self.distribution, CategoricalDistribution)
-        return self.points if is_choice else [self.distribution.low, self.distribution.high]  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,7 +181,7 @@ def read_sweep(path: Path) -> Sweep:
             if not isinstance(content.get(name, kind()), kind):
                 raise TypeError(f"{name} must be of type {kind.__name__}, however: {content[name]!r}")
         given = dict(content)
-        given["space"] = _read_space(content.get("space", {}))
+        given["space"] = read_space(content.get("space", {}))
         given["seeds"] = tuple(content.get("seeds", ()))
         given["notebook"] = Path(content.get("notebook", Sweep.notebook))
         sweep = Sweep(name=path.stem, **given)
@@ -224,63 +189,6 @@ def read_sweep(path: Path) -> Sweep:
     except (TypeError, ValueError) as error:
         raise type(error)(f"{path}: {error}") from error
     return sweep
-
-
-def _read_space(content: Mapping[str, Any]) -> tuple[Dimension, ...]:
-    dimensions: dict[str, Dimension] = {}
-    for name, given in content.items():
-        if name == "seed":
-            raise ValueError("seed must not be a parameter to vary: list seeds, which are told apart from settings")
-        dimension = _read_dimension(name, given)
-        for other, allowed in dimension.when.items():
-            refuse_unknown([other], known=dimensions, what=f"parameter before {name} in its when")
-            points = dimensions[other].points
-            wrong = [value for value in allowed if points and value not in points]
-            if wrong:
-                raise ValueError(f"{name} must apply where {other} is one of {points}, however: {wrong}")
-        dimensions[name] = dimension
-    return tuple(dimensions.values())
-
-
-def _read_dimension(name: str, given: object) -> Dimension:
-    if isinstance(given, list):
-        given = {"choices": given}
-    if not isinstance(given, dict):
-        raise TypeError(f"{name} must be a list of values or a range of low and high, however: {given!r}")
-    refuse_unknown(given, known=(*_OF_A_RANGE, "choices", "when"), what=f"field of {name}")
-    when = {
-        other: tuple(allowed) if isinstance(allowed, list) else (allowed,)
-        for other, allowed in given.get("when", {}).items()
-    }
-    if "choices" in given:
-        values = _label(given["choices"], name)
-        return Dimension(name=name, distribution=CategoricalDistribution(list(values)), values=values, when=when)
-    options = {each: given[each] for each in _OF_A_RANGE if each in given}
-    if not {"low", "high"} <= set(options):
-        raise ValueError(f"{name} must have choices, or low and high, however: {given!r}")
-    numbers = [options[each] for each in ("low", "high", "step") if each in options]
-    if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers):
-        raise TypeError(f"{name} must have numbers for its range, however: {numbers}")
-    kind = IntDistribution if all(isinstance(each, int) for each in numbers) else FloatDistribution
-    return Dimension(name=name, distribution=kind(**options), when=when)
-
-
-def _label(choices: object, name: str) -> dict[Any, Any]:
-    # A list or a mapping, such as whole stages, stands in tables under a name: its own, or what it holds.
-    if isinstance(choices, dict):
-        labelled = dict(choices)
-    elif isinstance(choices, list):
-        labelled = {stand_for(each): each for each in choices}
-    else:
-        raise TypeError(f"{name} must list choices, or name them, however: {choices!r}")
-    if not labelled or (isinstance(choices, list) and len(labelled) < len(choices)):
-        raise ValueError(f"{name} must have choices, each another, however: {choices!r}")
-    return labelled
-
-
-def stand_for(value: object) -> Any:  # noqa: ANN401
-    """Give what stands for a value in tables: itself if it is plain, else its JSON."""
-    return value if value is None or isinstance(value, bool | int | float | str) else json.dumps(value)
 
 
 def _check_points(sweep: Sweep) -> None:

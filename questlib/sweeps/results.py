@@ -16,7 +16,8 @@ from questlib.resume import flatten
 from questlib.run_folder import RECIPE, SCORES, TIED, read_json
 from questlib.scores import compare, read_tied
 from questlib.sweeps import study as studies
-from questlib.sweeps.definition import look_up, name_of, stand_for
+from questlib.sweeps.definition import look_up, name_of
+from questlib.sweeps.space import stand_for
 
 # Columns of a table of trials; the parameters follow.
 ABOUT = ["trial", "setting", "seed", "state", "value", "seconds", "error", "folder"]

@@ -1,9 +1,7 @@
-"""The study of a sweep: where it is stored, which trials it has, and what becomes of those whose worker is gone."""
+"""The study of a sweep: which trials it has, and what becomes of those whose worker is gone."""
 
 import os
-import random
 import socket
-import time
 import warnings
 from collections.abc import Callable
 from datetime import datetime
@@ -12,105 +10,18 @@ from typing import Any
 
 import optuna
 import psutil
-from optuna.exceptions import ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import BaseStorage, RDBStorage, RetryHeartbeatStaleTrialCallback, fail_stale_trials
-from optuna.storages._heartbeat import BaseHeartbeat
+from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
-from sqlalchemy import event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import (
-    ArgumentError,
-    InterfaceError,
-    OperationalError,
-    PendingRollbackError,
-    SQLAlchemyError,
-)
 
 from questlib.sweeps.definition import Sweep
+from questlib.sweeps.storage import DATABASE, GRACE_SECONDS, open_storage
 
-# A worker only waits for its kernel, so its heart beats in time, however busy the machine is. A laptop that sleeps for
-# longer than the grace loses its trial to another worker, which takes it up where it was.
-_HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 120
-_MOST_TRIES = 3
-# A server that restarts is waited for.
-_PATIENCE_SECONDS, _PATIENCE_TO_BEGIN = 300.0, 15.0
-DATABASE = "study.db"
 # What a trial is told by, in its user attributes.
 SETTING, SEED, WORKER, ERROR, SECONDS, SCORES, SURPLUS = (
     "setting", "seed", "worker", "error", "seconds", "scores", "surplus",
 )  # fmt: skip
-
-
-class PatientStorage(RDBStorage):
-    """A relational storage that waits while its server restarts, and a SQLite file that several processes may write.
-
-    SQLite is what a sweep uses by default: after a kill the next transaction finds the file whole, which an appended
-    journal need not be, and only relational storages have heartbeats.
-
-    Args:
-        url: As SQLAlchemy takes it.
-    """
-
-    def __init__(self, url: str) -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", ExperimentalWarning)
-            retry = RetryHeartbeatStaleTrialCallback(max_retry=_MOST_TRIES, inherit_intermediate_values=True)
-            is_file = url.startswith("sqlite")
-            # Of those that begin at the same moment one makes the tables; the others find them at their second try.
-            _wait_out(super().__init__, faults=(SQLAlchemyError,), patience=_PATIENCE_TO_BEGIN)(
-                url,
-                engine_kwargs={"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True},
-                heartbeat_interval=_HEARTBEAT_SECONDS,
-                grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=retry,
-            )
-        if is_file:
-            # A transaction that reads first and then writes would find the file locked by another one like it, or take
-            # a trial that the other one took: each begins as a writer, and they wait for one another.
-            event.listen(self.engine, "connect", _leave_transactions_to_us)
-            event.listen(self.engine, "begin", _begin_as_writer)
-            self.engine.dispose()
-
-    def __getattribute__(self, name: str) -> Any:  # noqa: ANN401
-        value = super().__getattribute__(name)
-        return _wait_out(value) if name in _ON_SERVER else value
-
-
-# The last one where Optuna itself had caught one of the others, and asked once more.
-_AWAY = (OperationalError, InterfaceError, PendingRollbackError)
-_ON_SERVER = {
-    name
-    for kind in (BaseStorage, BaseHeartbeat)
-    for name, value in vars(kind).items()
-    if callable(value) and not name.startswith("__") and name not in ("remove_session", "get_heartbeat_interval")
-} | {"_create_new_trial", "_get_trials"}
-
-
-def _leave_transactions_to_us(connection: Any, record: object) -> None:  # noqa: ANN401
-    connection.isolation_level = None
-
-
-def _begin_as_writer(connection: Any) -> None:  # noqa: ANN401
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _wait_out(
-    call: Callable[..., Any], *, faults: tuple[type[Exception], ...] = _AWAY, patience: float = _PATIENCE_SECONDS
-) -> Callable[..., Any]:
-    def patient(*arguments: Any, **options: Any) -> Any:  # noqa: ANN401
-        start, pause = time.monotonic(), 0.2
-        while True:
-            try:
-                return call(*arguments, **options)
-            except (StorageInternalError, SQLAlchemyError) as error:
-                told = error.__cause__ if isinstance(error, StorageInternalError) else error
-                if not isinstance(told, faults) or time.monotonic() - start > patience:
-                    raise
-            time.sleep(pause * random.uniform(0.5, 1.5))
-            pause = min(2 * pause, 5.0)
-
-    return patient
 
 
 def open_study(sweep: Sweep, *, folder: Path, storage: str | None) -> optuna.Study:
@@ -128,7 +39,7 @@ def open_study(sweep: Sweep, *, folder: Path, storage: str | None) -> optuna.Stu
     folder.mkdir(parents=True, exist_ok=True)
     sampler, pruner = _SAMPLERS[sweep.sampler](), _PRUNERS[sweep.pruner]()
     study = optuna.create_study(
-        storage=_open_storage(storage or _url_of(folder)), study_name=sweep.name, direction="maximize",
+        storage=open_storage(folder, storage), study_name=sweep.name, direction="maximize",
         load_if_exists=True, sampler=sampler, pruner=pruner,
     )  # fmt: skip
     _refuse_other(study, sweep)
@@ -141,20 +52,7 @@ def open_existing(sweep: Sweep, *, folder: Path, storage: str | None) -> optuna.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if storage is None and not (folder / DATABASE).is_file():
         raise FileNotFoundError(f"no sweep {sweep.name} in {folder}: {DATABASE} is not there; run it first")
-    return optuna.load_study(study_name=sweep.name, storage=_open_storage(storage or _url_of(folder)))
-
-
-def _open_storage(url: str) -> PatientStorage:
-    try:
-        return PatientStorage(url)
-    except (SQLAlchemyError, StorageInternalError, ImportError) as error:
-        shown = make_url(url).render_as_string(hide_password=True) if "://" in url else url
-        why = "is no URL" if isinstance(error, ArgumentError) else str(error).split("\n")[0]
-        raise RuntimeError(f"the storage {shown} must be a database that can be opened, however: {why}") from error
-
-
-def _url_of(folder: Path) -> str:
-    return f"sqlite:///{(folder / DATABASE).resolve()}"
+    return optuna.load_study(study_name=sweep.name, storage=open_storage(folder, storage))
 
 
 # Without a seed: a common one would draw the same for all workers.

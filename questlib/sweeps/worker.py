@@ -21,7 +21,8 @@ from questlib.clock import SESSION_START
 from questlib.run import Interrupted, run_notebook
 from questlib.run_folder import CHECKPOINTS, EVALUATIONS, LOGS, SCORES, TIMELINE, read_json
 from questlib.sweeps import study as studies
-from questlib.sweeps.definition import Dimension, Sweep, describe, look_up, name_of
+from questlib.sweeps.definition import Sweep, describe, look_up, name_of
+from questlib.sweeps.space import Dimension
 
 logger = logging.getLogger(__name__)
 
