@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 from sweeping import write_sweep
 
-from questlib.sweeps.definition import read_sweep
+from questlib.resume import flatten
+from questlib.run_folder import read_json
+from questlib.sweeps.definition import _list_scores, read_sweep
 
 PROJECT = Path(__file__).parents[1]
 
@@ -119,6 +121,12 @@ def test_members_are_choices_too(tmp_path):
             ValueError,
             "pruner 'median' needs questions held out to judge by: set stop_share",
         ),
+        (
+            "space:\n  pooling: [cls]\nobjective: nested.scores.tied.mean_without_rar\n",
+            ValueError,
+            "objective 'nested.scores.tied.mean_without_rar' must name a number in scores.json",
+        ),
+        ("space:\n  pooling: [cls]\nobjective: raw.minilm.all_rows.mean\n", ValueError, "'minilm' is not in"),
         ("space: {}\n", ValueError, "space must name a parameter to vary"),
         ("space:\n  body_share: {low: 0.1, high: 0.5, step: 0.4, when: {layuot: joint}}\n", ValueError, "'layuot'"),
         ("- a\n", ValueError, "must map"),
@@ -135,6 +143,13 @@ def test_mistake_is_refused_by_name_with_the_file(tmp_path, text, error, told):
 def test_missing_file_says_what_there_is(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"those that ship are sweeps/\*\.yaml"):
         read_sweep(tmp_path / "none.yaml")
+
+
+def test_objectives_that_are_known_are_those_that_a_run_leaves(trained_lexical):
+    left = dict(flatten(read_json(trained_lexical.run_folder / "scores.json")))
+    known = [name for name, _ in flatten(_list_scores(trained_lexical.recipe))]
+    assert "nested.scores.tied.mean_without_rare" in known
+    assert set(known) <= set(left)
 
 
 def test_any_notebook_can_be_swept(tmp_path):

@@ -16,9 +16,10 @@ from questlib.run import Interrupted
 from questlib.run_folder import write_json
 from questlib.sweeps import study as studies
 from questlib.sweeps.definition import read_sweep
+from questlib.sweeps.results import read_study
 from questlib.sweeps.storage import PatientStorage
 from questlib.sweeps.study import open_study
-from questlib.sweeps.worker import Worker
+from questlib.sweeps.worker import Worker, suggest
 
 FORTY = "space:\n  x: {low: 0.0, high: 39.0, step: 1.0}\n"
 
@@ -129,6 +130,97 @@ def test_interrupted_worker_queues_again_what_it_left_and_not_what_failed(sweep,
         for each in study.get_trials(states=(TrialState.WAITING,))
     ]
     assert sorted(names) == [(0, 2), (1, 1), (1, 2)]
+
+
+def run_with(sweep, folder, monkeypatch, run_notebook) -> Worker:
+    """Make a worker whose trials are a function of the run folder and the parameters."""
+    worker = Worker(sweep, open_study(sweep, folder=folder, storage=None), folder=folder, data=None)
+    monkeypatch.setattr(worker, "_run_notebook", run_notebook)
+    monkeypatch.setattr("questlib.sweeps.worker._SECONDS_BETWEEN_LOOKS", 0.01)
+    return worker
+
+
+def leave_scores(out, overrides):
+    write_json(out / "scores.json", {"accuracy": overrides["x"]})
+
+
+def test_any_number_in_scores_is_an_objective_and_nothing_else_need_be_there(tmp_path, monkeypatch):
+    sweep = read_sweep(write_sweep(tmp_path, "space:\n  x: [0.0, 1.0]\nobjective: accuracy\n"))
+    worker = run_with(sweep, tmp_path, monkeypatch, leave_scores)
+    worker.work()
+    assert complete(worker.study) == [0.0, 1.0]
+
+
+def test_trial_without_the_objective_in_its_scores_is_recorded_as_failed(tmp_path, monkeypatch):
+    sweep = read_sweep(write_sweep(tmp_path, "space:\n  x: [0.0, 1.0]\nobjective: acuracy\n"))
+    worker = run_with(sweep, tmp_path, monkeypatch, leave_scores)
+    worker.work()
+    errors = read_study(worker.study, trials_folder=tmp_path)["error"]
+    assert len(errors) == 2
+    assert all("objective 'acuracy' must name a number in scores.json" in error for error in errors)
+
+
+def test_worker_that_is_interrupted_while_no_kernel_runs_queues_its_trial_again(tmp_path, monkeypatch):
+    def be_interrupted(out, overrides):
+        raise KeyboardInterrupt
+
+    sweep = read_sweep(write_sweep(tmp_path, "space:\n  x: [0.0, 1.0]\nobjective: accuracy\n"))
+    with pytest.raises(KeyboardInterrupt):
+        run_with(sweep, tmp_path, monkeypatch, be_interrupted).work()
+    worker = run_with(sweep, tmp_path, monkeypatch, leave_scores)
+    assert studies.count(worker.study, TrialState.WAITING) == 2
+    worker.work()
+    assert sorted(complete(worker.study)) == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("n_before", [0, 3, 30])
+def test_trial_that_was_broken_off_is_queued_again_however_often_it_was(sweep, tmp_path, n_before):
+    study = open_study(sweep, folder=tmp_path, storage=None)
+    for _ in range(n_before):
+        begun = study.ask()
+        assert studies.put_back(study, study.get_trials()[begun.number])
+    study.tell(study.ask(), state=TrialState.FAIL)  # and nobody is there to say why, or to queue it again
+    assert studies.count(open_study(sweep, folder=tmp_path, storage=None), TrialState.WAITING) == 4
+
+
+@pytest.mark.parametrize("n_before", [0, 3, 30])
+def test_trial_of_a_machine_that_fell_silent_is_queued_again_however_often_it_was(sweep, tmp_path, n_before):
+    study = open_study(sweep, folder=tmp_path, storage=None)
+    trial = study.ask()
+    study.tell(trial, state=TrialState.FAIL)
+    history = {"failed_trial": 0, "retry_history": list(range(n_before))}
+    silent = study.get_trials()[0]
+    silent.system_attrs = silent.system_attrs | history
+    study._storage.get_heartbeat_stale_trial_callback()(study, silent)
+    assert studies.count(study, TrialState.WAITING) == 4
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "step"), [(0.1, 0.3, 0.1), (0.1, 0.7, 0.2), (0.0, 1.0, 0.1), (1e-5, 3e-5, 1e-5)]
+)
+def test_every_point_of_a_range_can_be_queued_again(tmp_path, low, high, step):
+    sweep = read_sweep(write_sweep(tmp_path, f"space:\n  x: {{low: {low}, high: {high}, step: {step}}}\n"))
+    assert sweep.settings()[-1] == {"x": high}
+    study = open_study(sweep, folder=tmp_path, storage=None)
+    for _ in sweep.settings():
+        trial = study.ask()
+        suggest(sweep, trial)
+        assert studies.put_back(study, study.get_trials()[trial.number])
+
+
+def test_time_of_failed_trials_counts_so_that_a_sweep_of_them_ends(tmp_path, monkeypatch):
+    begun = []
+
+    def fail(out, overrides):
+        begun.append(out)
+        assert len(begun) < 50
+        time.sleep(0.05)
+        raise ValueError("this one fails")
+
+    text = "space:\n  x: {low: 0.0, high: 1.0}\nsampler: random\nminutes: 0.004\n"
+    worker = run_with(read_sweep(write_sweep(tmp_path, text)), tmp_path, monkeypatch, fail)
+    worker.work()
+    assert 2 <= len(begun) <= 5
 
 
 def test_trial_whose_end_was_stored_by_a_server_that_then_went_away_does_not_end_its_worker(

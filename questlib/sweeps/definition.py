@@ -13,6 +13,7 @@ from questlib.parameters import override, read_parameters
 from questlib.profiles import read_profile, read_yaml
 from questlib.recipe import Recipe
 from questlib.run_folder import SCORES
+from questlib.schema import TARGETS
 from questlib.sweeps.space import Dimension, read_space
 
 SAMPLERS = ["grid", "one_change", "random", "tpe"]
@@ -120,6 +121,7 @@ class Sweep(Checked):
         if "members" not in parameters:
             return None
         recipe = Recipe.from_parameters(parameters)
+        look_up(_list_scores(recipe), self.objective)
         if self.pruner != "none" and not any(getattr(member, "stop_share", 0) for member in recipe.members):
             raise ValueError(f"pruner {self.pruner!r} needs questions held out to judge by: set stop_share")
         return recipe
@@ -136,6 +138,16 @@ class Sweep(Checked):
         }
         about = {name: getattr(self, name) for name in ("profile", "sampler", "pruner", "objective")}
         return about | {"notebook": self.notebook.name, "parameters": dict(self.parameters), "space": space}
+
+
+def _list_scores(recipe: Recipe) -> dict[str, Any]:
+    # The numbers in scores.json that a trial can be judged by, as the run of a recipe leaves them.
+    score = {"mean": 0.0, "mean_without_rare": 0.0, "by_target": dict.fromkeys(TARGETS, 0.0)}
+    members = [member.name for member in recipe.members]
+    return {
+        "nested": {"scores": dict.fromkeys([*members, "blended", "tied"], score)},
+        "raw": dict.fromkeys(members, {"one_row_per_question": score, "all_rows": score}),
+    }
 
 
 def name_of(setting: int, seed: int | None) -> str:

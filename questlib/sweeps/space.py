@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
@@ -34,7 +35,9 @@ class Dimension:
             case IntDistribution(low=low, high=high, step=step, log=False):
                 return list(range(low, high + 1, step))
             case FloatDistribution(low=low, high=high, step=float(step)):
-                return [low + number * step for number in range(round((high - low) / step) + 1)]
+                # As they were written: 0.1 + 2 * 0.1 lies beyond 0.3, which a study refuses to hold.
+                begin, width = Decimal(str(low)), Decimal(str(step))
+                return [float(begin + number * width) for number in range(round((high - low) / step) + 1)]
         return []
 
     @property

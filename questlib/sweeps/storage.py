@@ -23,7 +23,6 @@ from sqlalchemy.exc import (
 # A worker only waits for its kernel, so its heart beats in time, however busy the machine is. A laptop that sleeps for
 # longer than the grace loses its trial to another worker, which takes it up where it was.
 _HEARTBEAT_SECONDS, GRACE_SECONDS = 20, 120
-_MOST_TRIES = 3
 # A server that restarts is waited for.
 _PATIENCE_SECONDS, _PATIENCE_TO_BEGIN = 300.0, 15.0
 DATABASE = "study.db"
@@ -42,7 +41,7 @@ class PatientStorage(RDBStorage):
     def __init__(self, url: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            retry = RetryHeartbeatStaleTrialCallback(max_retry=_MOST_TRIES, inherit_intermediate_values=True)
+            retry = RetryHeartbeatStaleTrialCallback(max_retry=None, inherit_intermediate_values=True)
             is_file = url.startswith("sqlite")
             # Of those that begin at the same moment one makes the tables; the others find them at their second try.
             _wait_out(super().__init__, faults=(SQLAlchemyError,), patience=_PATIENCE_TO_BEGIN)(

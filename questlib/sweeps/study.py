@@ -19,9 +19,7 @@ from questlib.sweeps.definition import Sweep
 from questlib.sweeps.storage import DATABASE, GRACE_SECONDS, open_storage
 
 # What a trial is told by, in its user attributes.
-SETTING, SEED, WORKER, ERROR, SECONDS, SCORES, SURPLUS = (
-    "setting", "seed", "worker", "error", "seconds", "scores", "surplus",
-)  # fmt: skip
+SETTING, SEED, WORKER, ERROR, SECONDS, SURPLUS = "setting", "seed", "worker", "error", "seconds", "surplus"
 
 
 def open_study(sweep: Sweep, *, folder: Path, storage: str | None) -> optuna.Study:
@@ -85,19 +83,33 @@ def _refuse_other(study: optuna.Study, sweep: Sweep) -> None:
 
 
 def add_missing(study: optuna.Study, sweep: Sweep) -> int:
-    """Queue what the sweep asks for and nobody has begun; tell how many trials that are.
+    """Queue what was broken off, and what the sweep asks for and nobody has begun; tell how many trials that are.
 
     A sampler fills in a setting when its first trial begins; that trial then queues the setting's other seeds.
     """
-    there = {_key_of(trial) for trial in study.get_trials(deepcopy=False)}
+    trials = study.get_trials(deepcopy=False)
+    asked_for = {_key_of(trial): trial for trial in trials if _is_asked_for(trial)}
+    there = {_key_of(trial) for trial in trials if _is_there(trial)}
+    lost = [trial for key, trial in asked_for.items() if key not in there]
+    for trial in lost:
+        requeue(study, trial)
     seeds = sweep.seeds or (None,)
-    n_added = 0
+    n_added = len(lost)
     for seed in seeds if sweep.is_listed else seeds[:1]:
         for number, chosen in enumerate(sweep.settings()):
-            if (number, seed) not in there:
+            if (number, seed) not in asked_for:
                 queue(study, chosen, setting=number, seed=seed)
                 n_added += 1
     return n_added
+
+
+def _is_asked_for(trial: FrozenTrial) -> bool:
+    return SETTING in trial.user_attrs and not trial.user_attrs.get(SURPLUS)
+
+
+def _is_there(trial: FrozenTrial) -> bool:
+    # One that failed of nothing that it could say was broken off.
+    return _is_asked_for(trial) and (trial.state != TrialState.FAIL or ERROR in trial.user_attrs)
 
 
 def _key_of(trial: Trial | FrozenTrial) -> tuple[int | None, int | None]:
@@ -125,10 +137,7 @@ def is_surplus(study: optuna.Study, trial: Trial | FrozenTrial) -> bool:
     if key[0] is None:
         return True
     return any(
-        _key_of(each) == key
-        and each.number < trial.number
-        and not each.user_attrs.get(SURPLUS)
-        and (each.state != TrialState.FAIL or ERROR in each.user_attrs)
+        _key_of(each) == key and each.number < trial.number and _is_there(each)
         for each in study.get_trials(deepcopy=False)
     )
 
@@ -174,16 +183,6 @@ def put_back(study: optuna.Study, trial: FrozenTrial) -> bool:
         return False
     requeue(study, trial)
     return True
-
-
-def is_queued_again(study: optuna.Study, trial: FrozenTrial) -> bool:
-    """Tell whether a trial that was broken off has been queued once more."""
-    key = _key_of(trial)
-    return any(
-        _key_of(each) == key and each.number > trial.number
-        for each in study.get_trials(deepcopy=False)
-        if not each.user_attrs.get(SURPLUS)
-    )
 
 
 def requeue(study: optuna.Study, trial: FrozenTrial) -> None:

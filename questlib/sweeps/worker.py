@@ -17,9 +17,9 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import Trial, TrialState
 
-from questlib.clock import SESSION_START
+from questlib.clock import SESSION_START, read_sessions
 from questlib.run import Interrupted, run_notebook
-from questlib.run_folder import CHECKPOINTS, EVALUATIONS, LOGS, SCORES, TIMELINE, read_json
+from questlib.run_folder import CHECKPOINTS, EVALUATIONS, LOGS, SCORES, read_json
 from questlib.sweeps import study as studies
 from questlib.sweeps.definition import Sweep, describe, look_up, name_of
 from questlib.sweeps.space import Dimension
@@ -60,13 +60,14 @@ class Worker:
         """Work until every trial is finished, here or by others.
 
         Raises:
-            Interrupted: If this process was told to end; its trial is queued again, and goes on where it was.
+            Interrupted: If this process was told to end while a kernel ran, and a KeyboardInterrupt where none did;
+                its trial is queued again, and goes on where it was.
         """
         while self._is_there_work():
             try:
                 self.study.optimize(self._run, n_trials=1, catch=(*_FAULTS, _Surplus))
-            except Interrupted:
-                self._requeue_own()
+            except (Interrupted, KeyboardInterrupt):
+                studies.add_missing(self.study, self.sweep)
                 raise
             except (ValueError, UpdateFinishedTrialError) as error:
                 if isinstance(error, ValueError) and "Cannot tell" not in str(error):
@@ -83,7 +84,8 @@ class Worker:
             if studies.count(self.study, TrialState.WAITING):
                 return True
             if self.sweep.is_endless:
-                self._queue_next()
+                if not studies.add_missing(self.study, self.sweep):
+                    self._queue_next()
                 return True
             if not studies.count(self.study, TrialState.RUNNING) and not studies.add_missing(self.study, self.sweep):
                 return False
@@ -99,18 +101,12 @@ class Worker:
         setting = max((number for number in numbers if number is not None), default=-1) + 1
         studies.queue(self.study, {}, setting=setting, seed=first)
 
-    def _requeue_own(self) -> None:
-        me = studies.identify_worker()
-        for trial in self.study.get_trials(deepcopy=False, states=(TrialState.FAIL,)):
-            is_mine = trial.user_attrs.get(studies.WORKER) == me and studies.ERROR not in trial.user_attrs
-            if is_mine and not studies.is_queued_again(self.study, trial):
-                studies.requeue(self.study, trial)
-
     def _run(self, trial: Trial) -> float:
+        # First of all: one that was queued again has the name of the worker that is gone.
+        trial.set_user_attr(studies.WORKER, studies.identify_worker())
         if studies.is_surplus(self.study, trial):
             trial.set_user_attr(studies.SURPLUS, True)
             raise _Surplus
-        trial.set_user_attr(studies.WORKER, studies.identify_worker())
         chosen = suggest(self.sweep, trial)
         setting, seed = trial.user_attrs[studies.SETTING], trial.user_attrs[studies.SEED]
         if not self.sweep.is_listed and seed in self.sweep.seeds[:1]:
@@ -118,11 +114,12 @@ class Worker:
                 studies.queue(self.study, chosen, setting=setting, seed=other)
         out = self.folder / TRIALS / name_of(setting, seed)
         logger.info("trial %s begins: %s", out.name, describe(chosen))
-        began = time.monotonic()
+        began, watch = time.monotonic(), _Watch(trial, out)
         try:
-            with _logged(out), _Watch(trial, out) as watch:
+            with _logged(out), watch:
                 self._run_notebook(out, self.sweep.overrides(chosen, seed=seed))
-        except Interrupted as error:
+            return self._finish(trial, out, time.monotonic() - began)
+        except (Interrupted, KeyboardInterrupt) as error:
             if not watch.is_hopeless:
                 raise
             shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
@@ -131,6 +128,7 @@ class Worker:
             logger.info("%s", told)
             raise optuna.TrialPruned(told) from error
         except _FAULTS as error:
+            trial.set_user_attr(studies.SECONDS, time.monotonic() - began)
             trial.set_user_attr(studies.ERROR, f"{type(error).__name__}: {error}"[:2000])
             logger.warning("trial %s failed: %s", out.name, str(error)[:300])
             with out.with_name(f"{out.name}.{LOG}").open("a", encoding="utf-8") as stream:
@@ -138,7 +136,6 @@ class Worker:
             raise
         finally:
             os.environ.pop(SESSION_START, None)
-        return self._finish(trial, out, time.monotonic() - began)
 
     def _run_notebook(self, out: Path, overrides: dict[str, Any]) -> None:
         os.environ[SESSION_START] = str(time.time())
@@ -147,14 +144,10 @@ class Worker:
     def _finish(self, trial: Trial, out: Path, seconds: float) -> float:
         if not (out / SCORES).is_file():
             raise ValueError(f"the trial must leave {SCORES}, however it holds too few questions to be scored")
-        scores = read_json(out / SCORES)
-        value = look_up(scores, self.sweep.objective)
+        value = look_up(read_json(out / SCORES), self.sweep.objective)
         # A trial that was gone on with took longer than this time: its notebook knows.
-        before = [session["seconds"] for session in read_json(out / TIMELINE).get("earlier", [])]
+        before = [session["seconds"] for session in read_sessions(out)[:-1]]
         trial.set_user_attr(studies.SECONDS, seconds + sum(before))
-        trial.set_user_attr(
-            studies.SCORES, {name: each["mean_without_rare"] for name, each in scores["nested"]["scores"].items()}
-        )
         logger.info("trial %s: %.4f in %.0f s; %s", out.name, value, seconds, self._tell_progress(value))
         return value
 
@@ -208,9 +201,8 @@ class _Watch:
         self._is_over = threading.Event()
         self._thread = threading.Thread(target=self._look, daemon=True)
 
-    def __enter__(self) -> "_Watch":
+    def __enter__(self) -> None:
         self._thread.start()
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._is_over.set()
