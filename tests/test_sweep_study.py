@@ -2,20 +2,27 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
 from collections import Counter
+from dataclasses import fields
 
+import nbformat
+import pandas as pd
 import pytest
+from nbformat.v4 import new_markdown_cell
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
 from sweeping import read_lines, start_cheap, wait_until, write_sweep
 
+from questlib.data import read_tables
 from questlib.run import Interrupted
 from questlib.run_folder import write_json
 from questlib.sweeps import study as studies
-from questlib.sweeps.definition import read_sweep
+from questlib.sweeps.__main__ import main
+from questlib.sweeps.definition import Sweep, read_sweep
 from questlib.sweeps.results import read_study
 from questlib.sweeps.storage import PatientStorage
 from questlib.sweeps.study import open_study
@@ -68,6 +75,52 @@ def test_sweep_can_grow_but_not_become_another(sweep, tmp_path):
     other = read_sweep(write_sweep(tmp_path, "space:\n  x: [0.0, 2.0]\nseeds: [1, 2]\n"))
     with pytest.raises(ValueError, match=r"can only go on as it began, however space was .*1\.0.*is .*2\.0"):
         open_study(other, folder=tmp_path, storage=None)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda folder: (folder / "profiles/sample.yaml").write_text("y: 0.5"), "y of the profile was 0.0, is 0.5"),
+        (lambda folder: edit(folder / "cheap.ipynb", "y: float = 0.0", "y: float = 0.5"), "y of the profile was 0.0"),
+        (lambda folder: edit(folder / "cheap.ipynb", "seed / 1000", "seed / 100"), "code of cheap.ipynb was"),
+    ],
+)
+def test_sweep_does_not_go_on_with_another_profile_or_notebook(sweep, tmp_path, change, told):
+    open_study(sweep, folder=tmp_path, storage=None)
+    change(tmp_path)
+    changed = Sweep(**{each.name: getattr(sweep, each.name) for each in fields(Sweep)})
+    with pytest.raises(ValueError, match="can only go on as it began") as caught:
+        open_study(changed, folder=tmp_path, storage=None)
+    assert told in str(caught.value)
+
+
+def edit(path, before, after):
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def test_words_beside_a_notebooks_code_may_change(sweep, tmp_path):
+    open_study(sweep, folder=tmp_path, storage=None)
+    notebook = nbformat.read(tmp_path / "cheap.ipynb", as_version=4)
+    notebook.cells.append(new_markdown_cell("A remark."))
+    nbformat.write(notebook, tmp_path / "cheap.ipynb")
+    assert open_study(sweep, folder=tmp_path, storage=None)
+
+
+@pytest.mark.parametrize("name", ["train.csv", "test.csv"])
+@pytest.mark.parametrize("command", ["run", "report"])
+def test_sweep_does_not_go_on_and_is_not_reported_on_with_other_tables(tmp_path, toy_folder, capsys, name, command):
+    file, folder = write_sweep(tmp_path, "space:\n  x: [0.0, 1.0]\n"), tmp_path / "sweep"
+    studies.keep_tables(open_study(read_sweep(file), folder=folder, storage=None), read_tables(toy_folder))
+    other = tmp_path / "other"
+    shutil.copytree(toy_folder, other)
+    frame = pd.read_csv(other / name)
+    frame.assign(category=frame["category"].iloc[::-1].to_numpy()).to_csv(other / name, index=False)
+    named = ["run", str(file)] if command == "run" else ["report", "--sweep", str(file)]
+    assert main([*named, "--data", str(other), "--out", str(folder)]) == 1
+    assert f"must have the tables that it began with, however others are given: {name}" in capsys.readouterr().err
+    assert not (folder / "trials").exists()
 
 
 def test_machines_that_begin_together_and_queue_the_same_trials_run_them_once(sweep, tmp_path):

@@ -56,6 +56,7 @@ def _run(parsed: argparse.Namespace) -> int:
         return 0
     refuse_unwritable(folder / DATABASE)
     study = studies.open_study(sweep, folder=folder, storage=parsed.storage)
+    studies.keep_tables(study, tables)
     studies.take_back(study)
     n_left = studies.count(study, TrialState.WAITING)
     n_done = studies.count(study, TrialState.COMPLETE, TrialState.PRUNED)

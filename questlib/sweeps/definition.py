@@ -1,5 +1,6 @@
 """A sweep file: which parameters are varied, how, and how far; checked whole before anything runs."""
 
+import json
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
@@ -8,8 +9,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import nbformat
+
 from questlib.checks import Checked, between, one_of, refuse_unknown
-from questlib.parameters import override, read_parameters
+from questlib.marks import hash_text
+from questlib.parameters import TAG, override, read_parameters
 from questlib.profiles import read_profile, read_yaml
 from questlib.recipe import Recipe
 from questlib.run_folder import SCORES
@@ -18,6 +22,8 @@ from questlib.sweeps.space import Dimension, read_space
 
 SAMPLERS = ["grid", "one_change", "random", "tpe"]
 PRUNERS = ["none", "median", "hyperband"]
+# Of a run, and of a machine: no part of what is tried.
+PLACES = ("data", "out", "cache", "fingerprints")
 # More points than these are no sweep that anyone waits for.
 _MOST_POINTS = 10_000
 
@@ -127,7 +133,7 @@ class Sweep(Checked):
         return recipe
 
     def describe(self) -> dict[str, Any]:
-        """Give all that decides what its trials are, as JSON has it; its budget may grow."""
+        """Give all but the tables that decides what its trials are, as JSON has it; its budget may grow."""
         space = {
             each.name: {
                 "distribution": str(each.distribution),
@@ -137,7 +143,15 @@ class Sweep(Checked):
             for each in self.space
         }
         about = {name: getattr(self, name) for name in ("profile", "sampler", "pruner", "objective")}
-        return about | {"notebook": self.notebook.name, "parameters": dict(self.parameters), "space": space}
+        about |= {"notebook": self.notebook.name, "parameters": dict(self.parameters), "space": space}
+        about |= {f"{name} of the profile": value for name, value in self.base.items() if name not in PLACES}
+        return json.loads(json.dumps(about | {f"code of {self.notebook.name}": _hash_code(self.notebook)}))
+
+
+def _hash_code(notebook: Path) -> str:
+    cells = nbformat.read(notebook, as_version=4).cells
+    code = [cell.source for cell in cells if cell.cell_type == "code" and TAG not in cell.metadata.get("tags", ())]
+    return hash_text("\n".join(code))[:12]
 
 
 def _list_scores(recipe: Recipe) -> dict[str, Any]:

@@ -18,14 +18,12 @@ from questlib.charts import BLUE, ORANGE, PALE, clean, new_figure
 from questlib.data import Tables, read_tables
 from questlib.run import write_report
 from questlib.run_folder import write_text
-from questlib.sweeps.definition import Sweep, read_sweep
+from questlib.sweeps.definition import PLACES, Sweep, read_sweep
 from questlib.sweeps.results import ABOUT, SUMMARY, as_study, find_frontier, read_runs, read_study
-from questlib.sweeps.study import open_existing
+from questlib.sweeps.study import open_existing, refuse_other_tables
 
 TABLE, BEST = "trials.csv", "best.yaml"
 NOTEBOOK = Path("notebooks/sweep_report.ipynb")
-# Of a run, and of a machine: no part of a profile.
-_NOT_OF_A_PROFILE = ("data", "out", "cache", "fingerprints")
 
 
 def write_sweep_report(
@@ -72,8 +70,9 @@ def _read(
         return read_runs(runs, objective=Sweep.objective), read_tables(data) if data else None, None
     sweep = read_sweep(sweep_file)
     study = open_existing(sweep, folder=folder, storage=storage or None)
-    trials = read_study(study, trials_folder=folder / "trials")
-    return trials, read_tables(data or str(sweep.base["data"])), sweep
+    tables = read_tables(data or str(sweep.base["data"]))
+    refuse_other_tables(study, tables)
+    return read_study(study, trials_folder=folder / "trials"), tables, sweep
 
 
 def write_best_profile(sweep: Sweep, settings: pd.DataFrame, trials: pd.DataFrame, *, folder: str) -> str:
@@ -81,7 +80,7 @@ def write_best_profile(sweep: Sweep, settings: pd.DataFrame, trials: pd.DataFram
     best = trials[trials["setting"] == settings["setting"].iloc[0]].iloc[0]
     chosen = {name: best[name] for name in trials.columns[len(ABOUT) :] if not pd.isna(best[name])}
     plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in chosen.items()}
-    given = {name: value for name, value in sweep.profile_with(plain).items() if name not in _NOT_OF_A_PROFILE}
+    given = {name: value for name, value in sweep.profile_with(plain).items() if name not in PLACES}
     text = f"# The best of the sweep {sweep.name}: {settings['mean'].iloc[0]:.4f} in {sweep.objective}.\n"
     text += yaml.safe_dump(given, sort_keys=False, default_flow_style=None, width=120)
     write_text(Path(folder) / BEST, text)

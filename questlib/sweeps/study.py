@@ -15,11 +15,14 @@ from optuna.samplers import BaseSampler, RandomSampler, TPESampler
 from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
+from questlib.data import Tables
+from questlib.resume import _hash_frame
 from questlib.sweeps.definition import Sweep
 from questlib.sweeps.storage import DATABASE, GRACE_SECONDS, open_storage
 
 # What a trial is told by, in its user attributes.
 SETTING, SEED, WORKER, ERROR, SECONDS, SURPLUS = "setting", "seed", "worker", "error", "seconds", "surplus"
+_TABLES = "tables"  # of the study
 
 
 def open_study(sweep: Sweep, *, folder: Path, storage: str | None) -> optuna.Study:
@@ -75,11 +78,36 @@ def _refuse_other(study: optuna.Study, sweep: Sweep) -> None:
         return
     changed = [name for name in now if began.get(name) != now[name]]
     if changed:
-        told = "; ".join(f"{name} was {began.get(name)}, is {now[name]}" for name in changed)
+        told = "; ".join(f"{name} was {began.get(name, 'not there')}, is {now[name]}" for name in changed)
         raise ValueError(
             f"the sweep {sweep.name} can only go on as it began, however {told}; budget and seeds may grow, anything "
             "else is another sweep: name its file otherwise"
         )
+
+
+def keep_tables(study: optuna.Study, tables: Tables) -> None:
+    """Write down which tables a sweep is of, and refuse others than it began with."""
+    if _TABLES not in study.user_attrs:
+        study.set_user_attr(_TABLES, hash_tables(tables))
+    refuse_other_tables(study, tables)
+
+
+def refuse_other_tables(study: optuna.Study, tables: Tables) -> None:
+    """Refuse tables that a sweep's trials were not trained on, as far as it is known what those were."""
+    now = hash_tables(tables)
+    began = study.user_attrs.get(_TABLES, now)
+    changed = [name for name in now if began.get(name) != now[name]]
+    if changed:
+        raise ValueError(
+            f"the sweep {study.study_name} must have the tables that it began with, however others are given: "
+            f"{', '.join(changed)}; name the same DATA, or another folder OUT for another sweep"
+        )
+
+
+def hash_tables(tables: Tables) -> dict[str, str]:
+    """Hash the tables of a run as its inputs.json does."""
+    frames = {"train.csv": tables.train, "test.csv": tables.test, "sample_submission.csv": tables.sample_submission}
+    return {name: _hash_frame(frame) for name, frame in frames.items()}
 
 
 def add_missing(study: optuna.Study, sweep: Sweep) -> int:
