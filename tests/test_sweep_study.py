@@ -77,6 +77,44 @@ def test_sweep_can_grow_but_not_become_another(sweep, tmp_path):
         open_study(other, folder=tmp_path, storage=None)
 
 
+SAMPLED = "space:\n  x: {low: 0.0, high: 1.0}\nsampler: random\nobjective: accuracy\n"
+
+
+@pytest.mark.parametrize("budget", ["trials: 3", "minutes: 0.001"])
+def test_seeds_that_are_added_to_a_finished_sampled_sweep_are_tried_with_the_settings_that_it_has(
+    tmp_path, monkeypatch, budget
+):
+    def train(out, overrides):
+        time.sleep(0.03)
+        leave_scores(out, overrides)
+
+    def work(seeds: str, budget: str) -> dict:
+        sweep = read_sweep(write_sweep(tmp_path, f"{SAMPLED}{budget}\nseeds: {seeds}\n"))
+        worker = run_with(sweep, tmp_path, monkeypatch, train)
+        worker.work()
+        table = read_study(worker.study, trials_folder=tmp_path)
+        return {
+            setting: dict(zip(group["seed"], group["x"], strict=True)) for setting, group in table.groupby("setting")
+        }
+
+    before = work("[1]", budget)
+    assert all(set(values) == {1} for values in before.values())
+    after = work("[2, 1, 3]", "trials: 3" if budget == "trials: 3" else "minutes: 1\ntrials: 1")
+    assert list(after) == list(before)
+    for setting, values in after.items():
+        assert values == dict.fromkeys((1, 2, 3), before[setting][1])
+
+
+@pytest.mark.parametrize(("before", "after"), [("[]", "[42, 43]"), ("[42]", "[]")])
+@pytest.mark.parametrize("space", ["space:\n  x: [0.0, 1.0]\n", SAMPLED + "trials: 2\n"])
+def test_seeds_are_not_added_to_a_sweep_that_has_the_profiles_own(tmp_path, space, before, after):
+    first = read_sweep(write_sweep(tmp_path, f"{space}seeds: {before}\n"))
+    open_study(first, folder=tmp_path, storage=None)
+    then = read_sweep(write_sweep(tmp_path, f"{space}seeds: {after}\n"))
+    with pytest.raises(ValueError, match="must list seeds from its first trial on or never, however it began with"):
+        open_study(then, folder=tmp_path, storage=None)
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [

@@ -3,7 +3,7 @@
 import os
 import socket
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -83,6 +83,14 @@ def _refuse_other(study: optuna.Study, sweep: Sweep) -> None:
             f"the sweep {sweep.name} can only go on as it began, however {told}; budget and seeds may grow, anything "
             "else is another sweep: name its file otherwise"
         )
+    has_seeds = {
+        trial.user_attrs[SEED] is not None for trial in study.get_trials(deepcopy=False) if _is_asked_for(trial)
+    }
+    if has_seeds - {bool(sweep.seeds)}:
+        raise ValueError(
+            f"the sweep {sweep.name} must list seeds from its first trial on or never, however it began "
+            f"{'without' if sweep.seeds else 'with'} them; name its file otherwise"
+        )
 
 
 def keep_tables(study: optuna.Study, tables: Tables) -> None:
@@ -113,7 +121,8 @@ def hash_tables(tables: Tables) -> dict[str, str]:
 def add_missing(study: optuna.Study, sweep: Sweep) -> int:
     """Queue what was broken off, and what the sweep asks for and nobody has begun; tell how many trials that are.
 
-    A sampler fills in a setting when its first trial begins; that trial then queues the setting's other seeds.
+    A sampler fills in a setting when its first trial begins, which then queues the setting's other seeds; those that
+    were added to the sweep later are queued here.
     """
     trials = study.get_trials(deepcopy=False)
     asked_for = {_key_of(trial): trial for trial in trials if _is_asked_for(trial)}
@@ -121,14 +130,29 @@ def add_missing(study: optuna.Study, sweep: Sweep) -> int:
     lost = [trial for key, trial in asked_for.items() if key not in there]
     for trial in lost:
         requeue(study, trial)
-    seeds = sweep.seeds or (None,)
-    n_added = len(lost)
-    for seed in seeds if sweep.is_listed else seeds[:1]:
-        for number, chosen in enumerate(sweep.settings()):
-            if (number, seed) not in asked_for:
-                queue(study, chosen, setting=number, seed=seed)
-                n_added += 1
-    return n_added
+    wanted = [key for key in _list_keys(sweep, trials) if key not in asked_for]
+    settings = dict(enumerate(sweep.settings())) if sweep.is_listed else _filled_settings(trials)
+    for number, seed in wanted:
+        queue(study, settings.get(number, {}), setting=number, seed=seed)
+    return len(lost) + len(wanted)
+
+
+def _list_keys(sweep: Sweep, trials: Sequence[FrozenTrial]) -> list[tuple[int, int | None]]:
+    # Seed after seed, so that every setting is tried before any is tried again.
+    first, *others = sweep.seeds or (None,)
+    if sweep.is_listed:
+        return [(number, seed) for seed in (first, *others) for number in range(len(sweep.settings()))]
+    begun = {trial.user_attrs[SETTING] for trial in trials if _is_asked_for(trial)}
+    new = [number for number in range(sweep.trials) if number not in begun]
+    filled = sorted(_filled_settings(trials))
+    return [*((number, first) for number in new), *((number, seed) for seed in sweep.seeds for number in filled)]
+
+
+def _filled_settings(trials: Iterable[FrozenTrial]) -> dict[int, dict[str, Any]]:
+    # What a sampler chose, in trials that came to an end.
+    return {
+        trial.user_attrs[SETTING]: trial.params for trial in trials if _is_there(trial) and trial.state.is_finished()
+    }
 
 
 def _is_asked_for(trial: FrozenTrial) -> bool:
