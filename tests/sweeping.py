@@ -38,6 +38,7 @@ out: str = "/nowhere"
 x: float = 0.0
 y: float = 0.0
 kind: str = "plain"
+options: dict = {"width": 8, "decay": 0.1}
 seed: int = 0
 seconds: float = 0.0
 fails_at: float = -1.0

@@ -13,13 +13,14 @@ from matplotlib import pyplot
 from matplotlib.figure import Figure
 from optuna.exceptions import ExperimentalWarning
 from optuna.visualization import matplotlib as pictures
+from papermill.exceptions import PapermillExecutionError
 
 from questlib.charts import BLUE, ORANGE, PALE, clean, new_figure
 from questlib.data import Tables, read_tables
 from questlib.run import write_report
 from questlib.run_folder import write_text
 from questlib.sweeps.definition import PLACES, Sweep, read_sweep
-from questlib.sweeps.results import ABOUT, SUMMARY, as_study, find_frontier, read_runs, read_study
+from questlib.sweeps.results import ABOUT, SUMMARY, as_study, find_frontier, is_missing, read_runs, read_study
 from questlib.sweeps.study import open_existing, refuse_other_tables
 
 TABLE, BEST = "trials.csv", "best.yaml"
@@ -39,14 +40,17 @@ def write_sweep_report(
         "sweep": str(sweep_file.resolve()) if sweep_file else "", "runs": [str(run.resolve()) for run in runs],
         "folder": str(out), "data": data or "", "storage": storage or "",
     }  # fmt: skip
-    papermill.execute_notebook(
-        str(NOTEBOOK),
-        str(executed),
-        parameters=parameters,
-        kernel_name="python3",
-        progress_bar=False,
-        cwd=str(Path.cwd()),
-    )
+    try:
+        papermill.execute_notebook(
+            str(NOTEBOOK),
+            str(executed),
+            parameters=parameters,
+            kernel_name="python3",
+            progress_bar=False,
+            cwd=str(Path.cwd()),
+        )
+    except PapermillExecutionError as error:
+        raise RuntimeError(f"the report failed with {error.ename}: {error.evalue}; {executed} shows where") from error
     write_report(executed, out / "report.html")
     return out / "report.html"
 
@@ -59,7 +63,7 @@ def load(
         Path(sweep_file) if sweep_file else None, [Path(run) for run in runs],
         folder=Path(folder), data=data, storage=storage,
     )  # fmt: skip
-    trials.to_csv(Path(folder) / TABLE, index=False)
+    write_text(Path(folder) / TABLE, trials.to_csv(index=False))
     return trials, tables, sweep
 
 
@@ -75,12 +79,12 @@ def _read(
     return read_study(study, trials_folder=folder / "trials"), tables, sweep
 
 
-def write_best_profile(sweep: Sweep, settings: pd.DataFrame, trials: pd.DataFrame, *, folder: str) -> str:
+def write_best_profile(sweep: Sweep, settings: pd.DataFrame, *, folder: str) -> str:
     """Write the best setting as a profile that `make run PROFILE=` takes; give its text."""
-    best = trials[trials["setting"] == settings["setting"].iloc[0]].iloc[0]
-    chosen = {name: best[name] for name in trials.columns[len(ABOUT) :] if not pd.isna(best[name])}
-    plain = {name: value.item() if isinstance(value, np.generic) else value for name, value in chosen.items()}
-    given = {name: value for name, value in sweep.profile_with(plain).items() if name not in PLACES}
+    best = settings.iloc[0]
+    parameters = [name for name in settings if name not in ("setting", *SUMMARY)]
+    chosen = {name: best[name] for name in parameters if not is_missing(best[name])}
+    given = {name: value for name, value in sweep.profile_with(chosen).items() if name not in PLACES}
     text = f"# The best of the sweep {sweep.name}: {settings['mean'].iloc[0]:.4f} in {sweep.objective}.\n"
     text += yaml.safe_dump(given, sort_keys=False, default_flow_style=None, width=120)
     write_text(Path(folder) / BEST, text)
@@ -162,9 +166,8 @@ def plot_study(trials: pd.DataFrame) -> list[Figure]:
     """Draw Optuna's history, importances, slices and parallel coordinates, as far as there is enough to draw."""
     trials = _shorten_names(trials, list(trials.columns[len(ABOUT) :]))
     study = as_study(trials)
-    varied = [
-        name for name in trials.columns[len(ABOUT) :] if trials[name].map(json.dumps, na_action="ignore").nunique() > 1
-    ]
+    values = {name: [each for each in trials[name] if not is_missing(each)] for name in trials.columns[len(ABOUT) :]}
+    varied = [name for name, each in values.items() if len(set(map(json.dumps, each))) > 1]
     figures = []
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ExperimentalWarning)  # of pictures: they may look otherwise one day

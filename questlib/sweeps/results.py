@@ -37,10 +37,12 @@ def read_study(study: optuna.Study, *, trials_folder: Path) -> pd.DataFrame:
         name = name_of(attributes[studies.SETTING], attributes[studies.SEED])
         rows.append({
             "trial": name, "setting": attributes[studies.SETTING], "seed": attributes[studies.SEED],
-            "state": trial.state.name.lower(), "value": trial.value, "seconds": attributes.get(studies.SECONDS),
-            "error": attributes.get(studies.ERROR, ""), "folder": str(trials_folder / name), **trial.params,
+            # What a pruned trial has is its last evaluation, which is another number than a score.
+            "state": trial.state.name.lower(), "value": trial.value if trial.state == TrialState.COMPLETE else None,
+            "seconds": attributes.get(studies.SECONDS), "error": attributes.get(studies.ERROR, ""),
+            "folder": str(trials_folder / name), **trial.params,
         })  # fmt: skip
-    return pd.DataFrame(rows, columns=[*ABOUT, *_parameters_of(rows)])
+    return _lay_out(rows, ABOUT, _parameters_of(rows))
 
 
 def read_runs(folders: Iterable[Path], *, objective: str) -> pd.DataFrame:
@@ -69,7 +71,7 @@ def read_runs(folders: Iterable[Path], *, objective: str) -> pd.DataFrame:
     for row, recipe, values in zip(rows, recipes, chosen, strict=True):
         plain = {name: stand_for(value) for name, value in values.items()}
         row |= {"setting": settings[json.dumps(values)], "seed": recipe[seeds[0]] if seeds else None, **plain}
-    return pd.DataFrame(rows, columns=[*ABOUT, *parameters])
+    return _lay_out(rows, ABOUT, parameters)
 
 
 def summarize_settings(trials: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
@@ -86,6 +88,7 @@ def summarize_settings(trials: pd.DataFrame, train: pd.DataFrame) -> pd.DataFram
     done = trials[(trials["state"] == "complete") & trials["value"].notna()]
     if done.empty:
         return pd.DataFrame(columns=["setting", *SUMMARY])
+    parameters = list(trials.columns[len(ABOUT) :])
     groups = {setting: group for setting, group in done.groupby("setting")}
     order = sorted(groups, key=lambda setting: -groups[setting]["value"].mean())
     spread = _pool_spread(groups.values())
@@ -99,9 +102,9 @@ def summarize_settings(trials: pd.DataFrame, train: pd.DataFrame) -> pd.DataFram
             "setting": setting, "trials": n_trials, "mean": group["value"].mean(), "standard error": error,
             "behind": behind[0], "error of that": behind[1],
             "verdict": "best" if setting == order[0] else _judge(*behind, spread=spread),
-            "seconds": group["seconds"].mean(), **group.iloc[0][list(trials.columns[len(ABOUT):])].to_dict(),
+            "seconds": group["seconds"].mean(), **{name: group[name].iloc[0] for name in parameters},
         })  # fmt: skip
-    return pd.DataFrame(rows)
+    return _lay_out(rows, ["setting", *SUMMARY], parameters)
 
 
 def _pool_spread(groups: Iterable[pd.DataFrame]) -> float | None:
@@ -156,7 +159,7 @@ def as_study(trials: pd.DataFrame) -> optuna.Study:
     for row in trials.to_dict("records"):
         if row["state"] != "complete" or row["value"] is None or np.isnan(row["value"]):
             continue
-        params = {name: _plain(row[name]) for name in parameters if not _is_missing(row[name])}
+        params = {name: row[name] for name in parameters if not is_missing(row[name])}
         study.add_trial(
             optuna.create_trial(
                 params=params, distributions={name: known[name] for name in params}, value=float(row["value"])
@@ -172,22 +175,25 @@ def find_frontier(trials: pd.DataFrame) -> pd.Series:
     return (done["value"] >= best) & ~done["value"].duplicated()
 
 
+def is_missing(value: object) -> bool:
+    """Tell whether a parameter does not apply; one may be null, which None stands for."""
+    return isinstance(value, float) and np.isnan(value)
+
+
+def _lay_out(rows: Sequence[dict], known: Sequence[str], parameters: Sequence[str]) -> pd.DataFrame:
+    # A parameter stays what it is: where one is missing, a column of numbers makes 64.0 of 64, and nothing of null.
+    values = {name: pd.Series([row.get(name, np.nan) for row in rows], dtype=object) for name in parameters}
+    return pd.concat([pd.DataFrame(rows, columns=list(known)), pd.DataFrame(values)], axis="columns")
+
+
 def _parameters_of(rows: Sequence[dict]) -> list[str]:
     return list(dict.fromkeys(name for row in rows for name in row if name not in ABOUT))
 
 
 def _distribution_of(column: pd.Series) -> CategoricalDistribution | FloatDistribution:
-    values: list[Any] = [_plain(value) for value in column if not _is_missing(value)]
+    values: list[Any] = [value for value in column if not is_missing(value)]
     numbers = [float(value) for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
     if len(set(numbers)) > 1 and len(numbers) == len(values):
         low, high = min(numbers), max(numbers)
         return FloatDistribution(low, high, log=low > 0 and high / low >= 10)
     return CategoricalDistribution(list(dict.fromkeys(values)) or [None])
-
-
-def _plain(value: object) -> object:
-    return value.item() if isinstance(value, np.generic) else value
-
-
-def _is_missing(value: object) -> bool:
-    return value is None or (isinstance(value, float) and np.isnan(value))
