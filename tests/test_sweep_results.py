@@ -1,13 +1,22 @@
 """What a sweep's report says of trials and settings."""
 
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
 import yaml
 from optuna.trial import TrialState
 from sweeping import write_sweep
 
+from questlib.data import read_tables
+from questlib.predictions import write_predictions
+from questlib.run_folder import write_json
+from questlib.schema import TARGETS
 from questlib.sweeps import report
 from questlib.sweeps import study as studies
-from questlib.sweeps.definition import read_sweep
-from questlib.sweeps.results import find_frontier, read_study, summarize_settings
+from questlib.sweeps.definition import Sweep, read_sweep
+from questlib.sweeps.results import ABOUT, find_frontier, read_runs, read_study, summarize_settings
 from questlib.sweeps.study import open_study
 from questlib.sweeps.worker import suggest
 
@@ -51,3 +60,95 @@ def test_what_a_pruned_trial_showed_last_is_not_its_score(tmp_path):
     assert list(trials["state"]) == ["complete", "pruned"]
     assert trials["value"].isna().tolist() == [False, True]
     assert find_frontier(trials).tolist() == [True]
+
+
+def make_trials(scores: np.ndarray, folder: str = "elsewhere") -> pd.DataFrame:
+    """Lay out scores of shape (n_settings, n_seeds)."""
+    rows = [
+        {"setting": setting, "seed": seed, "state": "complete", "value": value, "seconds": 1.0,
+         "folder": f"{folder}/{setting}-{seed}", "x": setting}
+        for (setting, seed), value in np.ndenumerate(scores)
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=[*ABOUT, "x"])
+
+
+@pytest.mark.parametrize("of_seeds", [0.0, 5.0])
+def test_equal_settings_are_seldom_called_worse_however_many_there_are(of_seeds):
+    generator, n_wrong = np.random.default_rng(0), 0
+    for _ in range(100):
+        scores = generator.normal(size=(12, 3)) + of_seeds * generator.normal(size=(1, 3))
+        verdicts = summarize_settings(make_trials(scores), None)["verdict"]
+        n_wrong += any(verdict.startswith("worse") for verdict in verdicts)
+    assert n_wrong <= 10
+
+
+def test_setting_that_is_far_behind_with_every_seed_is_worse_though_seeds_differ_more():
+    generator = np.random.default_rng(0)
+    scores = generator.normal(size=(4, 4)) + 50 * generator.normal(size=(1, 4)) - np.array([[0, 0, 0, 10]]).T
+    table = summarize_settings(make_trials(scores), None).set_index("setting")
+    assert table["verdict"][3] == "worse, by seeds alone"
+    assert all(verdict.startswith(("best", "as good")) for verdict in table["verdict"].drop(3))
+
+
+def test_seeds_that_settings_do_not_share_or_that_are_one_alone_tell_nothing():
+    one = summarize_settings(make_trials(np.array([[0.3], [0.1]])), None)
+    assert list(one["verdict"]) == ["best", "one seed alone: try several"]
+    trials = make_trials(np.array([[0.3, 0.31], [0.1, 0.11]]))
+    trials.loc[trials["setting"] == 1, "seed"] += 2
+    assert list(summarize_settings(trials, None)["verdict"]) == ["best", "not compared: no seed in common"]
+
+
+def leave_tied(folder: Path, frame: pd.DataFrame, *, noise: float) -> None:
+    ratings = frame[list(TARGETS)].to_numpy()
+    predictions = np.clip(ratings + noise * np.random.default_rng(0).normal(size=ratings.shape), 0, 1)
+    write_predictions(
+        folder / "tied_out_of_fold.csv", predictions, ids=frame["qa_id"].to_numpy(), folds=np.zeros(len(frame), int)
+    )
+
+
+def test_runs_are_compared_by_their_questions_where_they_have_some_in_common(tmp_path, toy_frame):
+    trials = make_trials(np.array([[0.9, 0.91], [0.1, 0.12], [0.1, 0.11]]), folder=str(tmp_path))
+    for seed in (0, 1):
+        leave_tied(tmp_path / f"0-{seed}", toy_frame[:10], noise=0.05)
+        leave_tied(tmp_path / f"1-{seed}", toy_frame[:10], noise=5.0)
+        leave_tied(tmp_path / f"2-{seed}", toy_frame[10:], noise=5.0)
+    verdicts = summarize_settings(trials, toy_frame).set_index("setting")["verdict"]
+    assert dict(verdicts) == {0: "best", 1: "worse", 2: "not compared: no question in common"}
+    without_tables = summarize_settings(trials, None).set_index("setting")["verdict"]
+    assert without_tables[1] == "worse, by seeds alone"
+
+
+def leave_run(folder: Path, recipe: dict, *, train: str = "a") -> Path:
+    write_json(folder / "recipe.json", recipe)
+    write_json(folder / "inputs.json", {"train.csv": train, "encoder": {}})
+    write_json(folder / "scores.json", {"nested": {"scores": {"tied": {"mean_without_rare": 0.4}}}})
+    return folder
+
+
+def make_recipe(seed: int, *, name: str = "minilm", own: int | None = None, rate: float = 0.1) -> dict:
+    member = {"name": name, "kind": "transformer", "settings": {"seed": seed if own is None else own}, "rate": rate}
+    return {"members": [member], "seed": seed}
+
+
+def test_seed_of_a_run_is_its_own_whatever_its_members_are_called(tmp_path):
+    recipes = [make_recipe(1), make_recipe(2), make_recipe(2, name="mpnet"), make_recipe(2, own=7)]
+    runs = [leave_run(tmp_path / str(number), each) for number, each in enumerate(recipes)]
+    table = read_runs(runs, objective=Sweep.objective, tables=None)
+    assert list(table["seed"]) == [1, 2, 2, 2]
+    assert list(table["setting"]) == [0, 0, 1, 2]
+    assert table["members.minilm.seed"].tolist()[3] == 7
+
+
+def test_folders_that_are_no_runs_or_of_other_tables_are_left_out_with_a_line(tmp_path, caplog, toy_folder):
+    runs = [
+        leave_run(tmp_path / name, make_recipe(1), train=train) for name, train in [("a", "a"), ("b", "a"), ("c", "z")]
+    ]
+    (tmp_path / "sweeps" / "report").mkdir(parents=True)
+    table = read_runs([tmp_path / "sweeps", *runs], objective=Sweep.objective, tables=None)
+    assert list(table["trial"]) == ["a", "b"]
+    assert [line.split(f"{tmp_path}/")[1] for line in caplog.messages] == [
+        "sweeps must be a run folder, however it has no recipe.json",
+        "c must be trained on the train.csv that is given, however it was on another",
+    ]
+    with pytest.raises(ValueError, match="there must be runs to report on, however there are none; .*on another"):
+        read_runs(runs, objective=Sweep.objective, tables=read_tables(toy_folder))

@@ -1,6 +1,7 @@
 """The report of a sweep: a notebook that is executed, one HTML file, a CSV table, and the best setting as a profile."""
 
 import json
+import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from questlib.sweeps.study import open_existing, refuse_other_tables
 
 TABLE, BEST = "trials.csv", "best.yaml"
 NOTEBOOK = Path("notebooks/sweep_report.ipynb")
+_STORAGE = "QUESTLIB_STORAGE"
 
 
 def write_sweep_report(
@@ -38,8 +40,10 @@ def write_sweep_report(
     executed = out / NOTEBOOK.name
     parameters = {
         "sweep": str(sweep_file.resolve()) if sweep_file else "", "runs": [str(run.resolve()) for run in runs],
-        "folder": str(out), "data": data or "", "storage": storage or "",
+        "folder": str(out), "data": data or "",
     }  # fmt: skip
+    if storage:
+        os.environ[_STORAGE] = storage
     try:
         papermill.execute_notebook(
             str(NOTEBOOK),
@@ -56,12 +60,15 @@ def write_sweep_report(
 
 
 def load(
-    sweep_file: str, runs: Sequence[str], *, folder: str, data: str, storage: str
+    sweep_file: str, runs: Sequence[str], *, folder: str, data: str
 ) -> tuple[pd.DataFrame, Tables | None, Sweep | None]:
-    """Read the trials of a sweep, or any runs, and the tables that they were trained on."""
+    """Read the trials of a sweep, or any runs, and the tables to compare them on, None where only scores can be.
+
+    A database that machines share is named by the environment: its URL may hold a password, and reports are shown.
+    """
     trials, tables, sweep = _read(
         Path(sweep_file) if sweep_file else None, [Path(run) for run in runs],
-        folder=Path(folder), data=data, storage=storage,
+        folder=Path(folder), data=data, storage=os.environ.get(_STORAGE),
     )  # fmt: skip
     write_text(Path(folder) / TABLE, trials.to_csv(index=False))
     return trials, tables, sweep
@@ -71,12 +78,15 @@ def _read(
     sweep_file: Path | None, runs: Sequence[Path], *, folder: Path, data: str | None, storage: str | None
 ) -> tuple[pd.DataFrame, Tables | None, Sweep | None]:
     if sweep_file is None:
-        return read_runs(runs, objective=Sweep.objective), read_tables(data) if data else None, None
+        tables = read_tables(data) if data else None
+        return read_runs(runs, objective=Sweep.objective, tables=tables), tables, None
     sweep = read_sweep(sweep_file)
     study = open_existing(sweep, folder=folder, storage=storage or None)
     tables = read_tables(data or str(sweep.base["data"]))
     refuse_other_tables(study, tables)
-    return read_study(study, trials_folder=folder / "trials"), tables, sweep
+    # Of another objective nothing is known question by question.
+    compared = tables if sweep.objective == Sweep.objective else None
+    return read_study(study, trials_folder=folder / "trials"), compared, sweep
 
 
 def write_best_profile(sweep: Sweep, settings: pd.DataFrame, *, folder: str) -> str:
@@ -153,7 +163,7 @@ def plot_settings(settings: pd.DataFrame) -> Figure:
     axes = clean(figure.subplots())
     for place, row in enumerate(settings.to_dict("records")):
         error = row["standard error"]
-        color = PALE if row["verdict"] == "worse" else ORANGE if row["verdict"] == "best" else BLUE
+        color = PALE if row["verdict"].startswith("worse") else ORANGE if row["verdict"] == "best" else BLUE
         axes.errorbar(row["mean"], place, xerr=None if np.isnan(error) else error, fmt="o", color=color, capsize=3)
     axes.set_yticks(range(len(settings)), [f"setting {number}" for number in settings["setting"]])
     axes.invert_yaxis()

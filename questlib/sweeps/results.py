@@ -1,7 +1,10 @@
 """What came out of a sweep, or of any runs: rows of trials and settings, and which differences are more than luck."""
 
 import json
+import logging
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +13,27 @@ import optuna
 import pandas as pd
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import TrialState
+from scipy.stats import studentized_range
 
 from questlib.clock import read_sessions
+from questlib.data import Tables
 from questlib.resume import flatten
-from questlib.run_folder import RECIPE, SCORES, TIED, read_json
+from questlib.run_folder import INPUTS, RECIPE, SCORES, TIED, read_json
 from questlib.scores import compare, read_tied
 from questlib.sweeps import study as studies
 from questlib.sweeps.definition import look_up, name_of
 from questlib.sweeps.space import stand_for
 
+logger = logging.getLogger(__name__)
+
+_TRAIN = "train.csv"
 # Columns of a table of trials; the parameters follow.
 ABOUT = ["trial", "setting", "seed", "state", "value", "seconds", "error", "folder"]
 # Columns of a table of settings, beside `setting` and the parameters.
 SUMMARY = ["trials", "mean", "standard error", "behind", "error of that", "verdict", "seconds"]
-# Two standard errors: one time in twenty, luck alone does as much.
-_ERRORS_APART = 2.0
+# How often luck alone may call any of a sweep's settings worse.
+_RISK = 0.05
+_QUESTIONS_FREEDOM = 29  # of the standard error that `questlib.scores.compare` resamples
 
 
 def read_study(study: optuna.Study, *, trials_folder: Path) -> pd.DataFrame:
@@ -45,41 +54,65 @@ def read_study(study: optuna.Study, *, trials_folder: Path) -> pd.DataFrame:
     return _lay_out(rows, ABOUT, _parameters_of(rows))
 
 
-def read_runs(folders: Iterable[Path], *, objective: str) -> pd.DataFrame:
-    """Lay out runs of a loop of one's own, by what differs between their recipes; a run without scores has no value."""
+def read_runs(folders: Iterable[Path], *, objective: str, tables: Tables | None) -> pd.DataFrame:
+    """Lay out runs of a loop of one's own, by what differs between their recipes; a run without scores has no value.
+
+    What is no run, or was trained on another table than that of `tables`, is left out and told of in the log.
+    """
+    runs, left_out = _choose_runs(folders, tables)
+    if not runs:
+        raise ValueError("; ".join(["there must be runs to report on, however there are none", *left_out]))
+    for told in left_out:
+        logger.warning("left out: %s", told)
     rows: list[dict] = []
     recipes = []
-    for folder in folders:
-        if not (folder / RECIPE).is_file():
-            raise FileNotFoundError(f"{folder} must be a run folder, however it has no {RECIPE}")
+    for folder in runs:
         is_scored = (folder / SCORES).is_file()
         value = look_up(read_json(folder / SCORES), objective) if is_scored else None
-        recipes.append(dict(flatten(read_json(folder / RECIPE))))
+        recipe = dict(flatten(read_json(folder / RECIPE)))
+        seed = recipe.pop("seed", None)
+        # A member whose seed is the run's has none of its own.
+        recipes.append({name: each for name, each in recipe.items() if name.split(".")[-1] != "seed" or each != seed})
         rows.append({
-            "trial": folder.name, "state": "complete" if is_scored else "fail", "value": value,
+            "trial": folder.name, "seed": seed, "state": "complete" if is_scored else "fail", "value": value,
             "seconds": sum(session["seconds"] for session in read_sessions(folder)) or None,
             "error": "" if is_scored else f"no {SCORES}", "folder": str(folder),
         })  # fmt: skip
-    if not rows:
-        raise ValueError("there must be runs to report on, however none is named")
     names = sorted(set().union(*recipes))
-    differing = [name for name in names if len({json.dumps(recipe.get(name)) for recipe in recipes}) > 1]
-    seeds = [name for name in differing if name.split(".")[-1] == "seed"]
-    parameters = [name for name in differing if name not in seeds]
-    chosen = [{name: recipe.get(name) for name in parameters} for recipe in recipes]
+    differing = [name for name in names if len({json.dumps(recipe.get(name, np.nan)) for recipe in recipes}) > 1]
+    chosen = [{name: recipe.get(name, np.nan) for name in differing} for recipe in recipes]
     settings = {text: number for number, text in enumerate(dict.fromkeys(map(json.dumps, chosen)))}
-    for row, recipe, values in zip(rows, recipes, chosen, strict=True):
-        plain = {name: stand_for(value) for name, value in values.items()}
-        row |= {"setting": settings[json.dumps(values)], "seed": recipe[seeds[0]] if seeds else None, **plain}
-    return _lay_out(rows, ABOUT, parameters)
+    for row, values in zip(rows, chosen, strict=True):
+        row |= {"setting": settings[json.dumps(values)], **{name: stand_for(each) for name, each in values.items()}}
+    return _lay_out(rows, ABOUT, differing)
 
 
-def summarize_settings(trials: pd.DataFrame, train: pd.DataFrame) -> pd.DataFrame:
+def _choose_runs(folders: Iterable[Path], tables: Tables | None) -> tuple[list[Path], list[str]]:
+    # Scores on other rows cannot be compared; what is no run of quest.ipynb does not say what it was trained on.
+    wanted = None if tables is None else studies.hash_tables(tables)[_TRAIN]
+    runs, left_out = [], []
+    for folder in folders:
+        known = read_json(folder / INPUTS).get(_TRAIN) if (folder / INPUTS).is_file() else None
+        if not (folder / RECIPE).is_file():
+            left_out.append(f"{folder} must be a run folder, however it has no {RECIPE}")
+        elif wanted and known not in (None, wanted):
+            left_out.append(f"{folder} must be trained on the {_TRAIN} that is given, however it was on another")
+        else:
+            wanted = wanted or known
+            runs.append(folder)
+    return runs, left_out
+
+
+def summarize_settings(trials: pd.DataFrame, train: pd.DataFrame | None) -> pd.DataFrame:
     """Compare the settings, paired by seed, fold and question.
+
+    A setting is called worse by the procedure of Games and Howell: Tukey's range test, which holds for all settings at
+    once and for a best one that is only known afterwards, with Welch's degrees of freedom. What luck with the seed
+    makes of a score is pooled over the settings.
 
     Args:
         trials: As `read_study` or `read_runs` gives them.
-        train: The training table; out-of-fold predictions are compared on its questions.
+        train: The training table; out-of-fold predictions are compared on its questions. Scores alone are where None.
 
     Returns:
         A row per setting, best first: `mean` over its `trials`, its `standard error` over seeds, `behind` the best one
@@ -91,64 +124,92 @@ def summarize_settings(trials: pd.DataFrame, train: pd.DataFrame) -> pd.DataFram
     parameters = list(trials.columns[len(ABOUT) :])
     groups = {setting: group for setting, group in done.groupby("setting")}
     order = sorted(groups, key=lambda setting: -groups[setting]["value"].mean())
-    spread = _pool_spread(groups.values())
-    rows = []
+    spread, _ = _find_spread(done, ["setting"])
+    # What a seed does to all settings alike, such as another split, is no luck of one of them.
+    noise, freedom = _find_spread(done, ["setting", "seed"])
+    if not freedom:
+        noise, freedom = _find_spread(done, ["setting"])
+    rows: list[dict] = []
     for setting in order:
         group = groups[setting]
-        n_trials = len(group)
-        error = np.nan if spread is None else spread / np.sqrt(n_trials)
-        behind = _compare_settings(groups[order[0]], group, train) if setting != order[0] else (0.0, 0.0, 0.0, 0)
+        behind, error, verdict = 0.0, 0.0, "best"
+        if rows:
+            gain = _compare_settings(groups[order[0]], group, train)
+            behind = gain.mean
+            error = float(np.hypot(gain.of_questions, noise * np.sqrt(2 / gain.n_pairs) if freedom else 0.0))
+            verdict = _judge(gain, noise=noise, freedom=freedom, n_settings=len(order))
         rows.append({
-            "setting": setting, "trials": n_trials, "mean": group["value"].mean(), "standard error": error,
-            "behind": behind[0], "error of that": behind[1],
-            "verdict": "best" if setting == order[0] else _judge(*behind, spread=spread),
-            "seconds": group["seconds"].mean(), **{name: group[name].iloc[0] for name in parameters},
+            "setting": setting, "trials": len(group), "mean": group["value"].mean(),
+            "standard error": spread / np.sqrt(len(group)), "behind": behind, "error of that": error,
+            "verdict": verdict, "seconds": group["seconds"].mean(),
+            **{name: group[name].iloc[0] for name in parameters},
         })  # fmt: skip
     return _lay_out(rows, ["setting", *SUMMARY], parameters)
 
 
-def _pool_spread(groups: Iterable[pd.DataFrame]) -> float | None:
-    # How much the score moves with the seed alone; known where a setting has several.
-    deviations = [group["value"] - group["value"].mean() for group in groups if len(group) > 1]
-    if not deviations:
-        return None
-    return float(np.sqrt(sum((each**2).sum() for each in deviations) / sum(len(each) - 1 for each in deviations)))
+def _find_spread(done: pd.DataFrame, effects: Sequence[str]) -> tuple[float, int]:
+    # How scores deviate (NaN where nothing is left to tell) beside what these make of them, and its degrees of freedom.
+    levels = pd.get_dummies(done[list(effects)].astype(str), dtype=float).to_numpy()
+    values = done["value"].to_numpy(dtype=np.float64)
+    fitted, _, rank, _ = np.linalg.lstsq(levels, values)
+    freedom = len(values) - int(rank)
+    deviations = values - levels @ fitted
+    return (float(np.sqrt(np.sum(deviations**2) / freedom)), freedom) if freedom else (np.nan, 0)
 
 
-def _compare_settings(best: pd.DataFrame, other: pd.DataFrame, train: pd.DataFrame) -> tuple[float, float, float, int]:
-    # Gain of the best, its standard error, the part of it that questions make, and the number of pairs.
+@dataclass(frozen=True, kw_only=True)
+class _Gain:
+    """How much better the best setting is than another, over pairs of trials with the same seed."""
+
+    mean: float
+    n_pairs: float  # NaN where there are none
+    of_questions: float = 0.0  # standard error that the questions make
+    by_questions: bool = False  # whether that is known
+    fault: str = ""  # why there are no pairs
+
+
+def _compare_settings(best: pd.DataFrame, other: pd.DataFrame, train: pd.DataFrame | None) -> _Gain:
     pairs = best.merge(other, on="seed", suffixes=("_best", "_other"))
-    gains, errors = [], []
-    for one, two in zip(pairs["folder_best"], pairs["folder_other"], strict=True):
-        if (Path(one) / TIED).is_file() and (Path(two) / TIED).is_file():
-            gain, error, _ = compare(train, read_tied(Path(two)), read_tied(Path(one)))
-            gains.append(gain)
-            errors.append(error)
-    if not gains:  # other machines' folders: what is known are the values
-        differences = (pairs["value_best"] - pairs["value_other"]).to_numpy()
-        if not len(differences):
-            return float(best["value"].mean() - other["value"].mean()), np.nan, np.nan, 0
-        gains, errors = list(differences), [0.0]
-    of_questions = float(np.mean(errors))
-    n_pairs = len(gains)
-    of_seeds = float(np.std(gains, ddof=1) / np.sqrt(n_pairs)) if n_pairs > 1 else 0.0
-    return float(np.mean(gains)), float(np.hypot(of_questions, of_seeds)), of_questions, n_pairs
+    differences = (pairs["value_best"] - pairs["value_other"]).to_numpy(dtype=np.float64)
+    if not len(pairs):
+        mean = float(best["value"].mean() - other["value"].mean())
+        return _Gain(mean=mean, n_pairs=np.nan, fault="no seed in common")
+    folders = [(Path(one), Path(two)) for one, two in zip(pairs["folder_best"], pairs["folder_other"], strict=True)]
+    here = [pair for pair in folders if all((folder / TIED).is_file() for folder in pair)]
+    if train is None or not here:  # another objective, or other machines' folders: what is known are the values
+        return _Gain(mean=float(differences.mean()), n_pairs=len(pairs))
+    compared = [compare(train, read_tied(two), read_tied(one)) for one, two in here]
+    gains = [(gain, error) for gain, error, n_questions in compared if n_questions]
+    if not gains:
+        return _Gain(mean=float(differences.mean()), n_pairs=np.nan, fault="no question in common")
+    mean, of_questions = np.mean(gains, axis=0).tolist()
+    return _Gain(mean=mean, n_pairs=len(gains), of_questions=of_questions, by_questions=True)
 
 
-def _judge(gain: float, error: float, of_questions: float, n_pairs: int, *, spread: float | None) -> str:
-    if not n_pairs or np.isnan(error):
-        return "not compared: no seed in common"
-    if spread is not None and n_pairs == 1:
-        error = float(np.hypot(error, spread * np.sqrt(2)))
-    if gain > _ERRORS_APART * error and (spread is not None or n_pairs > 1):
-        return "worse"
-    room = (gain / _ERRORS_APART) ** 2 - of_questions**2
-    if spread is None:
+def _judge(gain: _Gain, *, noise: float, freedom: int, n_settings: int) -> str:
+    if gain.fault:
+        return f"not compared: {gain.fault}"
+    if not freedom:
         return "one seed alone: try several"
+    told = "" if gain.by_questions else ", by seeds alone"
+    variances = [(gain.of_questions**2, _QUESTIONS_FREEDOM), (2 * noise**2 / gain.n_pairs, freedom)]
+    variance = sum(each for each, _ in variances)
+    if not variance:
+        return ("worse" if gain.mean > 0 else "as good") + told
+    apart = _find_critical(n_settings, int(variance**2 / sum(each**2 / known for each, known in variances)))
+    if gain.mean > apart * np.sqrt(variance):
+        return f"worse{told}"
+    room = (gain.mean / apart) ** 2 - gain.of_questions**2
     if room <= 0:
-        return "as good: try more folds"
-    n_needed = int(np.ceil(2 * spread**2 / room))
-    return f"as good: try {max(1, n_needed - n_pairs)} more seeds"
+        return f"as good: try more folds{told}" if gain.by_questions else f"as good{told}"
+    n_more = int(np.ceil(2 * noise**2 / room)) - int(gain.n_pairs)
+    return f"as good: try {max(1, n_more)} more seeds{told}"
+
+
+@cache
+def _find_critical(n_settings: int, freedom: int) -> float:
+    # Errors of a difference that the best and the worst of so many equal settings seldom lie apart.
+    return float(studentized_range.ppf(1 - _RISK, n_settings, max(1, freedom)) / np.sqrt(2))
 
 
 def as_study(trials: pd.DataFrame) -> optuna.Study:

@@ -153,7 +153,7 @@ class Worker:
 
     def _tell_progress(self, value: float) -> str:
         done = self.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
-        best = max([value, *(trial.value for trial in done if trial.state == TrialState.COMPLETE)])
+        best = max([value, *(each.value for each in done if each.state == TrialState.COMPLETE and each.value)])
         n_left = studies.count(self.study, TrialState.WAITING, TrialState.RUNNING) - 1
         seconds = [each for trial in done if (each := trial.user_attrs.get(studies.SECONDS))]
         told = f"best so far {best:.4f}, {n_left} trials left"
