@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 
 from questlib.data import read_tables
+from questlib.paired import compare, read_tied
 from questlib.record import describe_machine
 from questlib.run_folder import SCORES, read_json
-from questlib.scores import compare, read_tied
 from questlib.sweeps.results import ABOUT
 
 _HEAD = """# One change at a time

@@ -7,23 +7,18 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from sklearn.model_selection import GroupKFold
 
-from questlib.data import IndexArray, Tables, question_of, read_table
+from questlib.data import IndexArray, Tables, question_of
 from questlib.ensemble import Ensemble
 from questlib.marks import mark_done
-from questlib.metrics import one_row_per_question, score_predictions, spearman_by_target
+from questlib.metrics import score_predictions
 from questlib.predictions import FloatArray, MemberPredictions, read_member, write_predictions
 from questlib.run_folder import BLENDED, DONE, ENSEMBLE, SCORES, TIED, fold_folder, write_json
-from questlib.schema import ID, RARE_TARGET, TARGETS
+from questlib.schema import ID, TARGETS
 
 # One trained fold alone is cut into parts by question, so that nothing is scored on what it was fitted on.
 _PARTS_OF_ONE_FOLD = 4
-# Of two runs these are compared: the rare one would decide by luck.
-_COMMON = np.array([name != RARE_TARGET for name in TARGETS])
-# A standard error from so many is known to a tenth.
-_RESAMPLES = 30
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,54 +106,13 @@ def combine_members(
 
 def can_be_scored(questions: npt.NDArray, folds: IndexArray) -> bool:
     """Tell whether an ensemble can be fitted on some of these rows' questions and scored on others, (n_rows,) each."""
-    return len(_cut_parts(questions, folds)) > 1
+    return len(cut_parts(questions, folds)) > 1
 
 
 def _count_shares(ratings: FloatArray) -> dict[str, float]:
     # For pictures: the run folder has no tables.
     values, counts = np.unique(ratings.round(6), return_counts=True)
     return {f"{value:g}": count / len(ratings) for value, count in zip(values.tolist(), counts.tolist(), strict=True)}
-
-
-def compare(train: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> tuple[float, float, int]:
-    """Compare two runs' out-of-fold predictions, on the rows that both know.
-
-    Args:
-        train: The training table.
-        before: Predictions by id, a column for each target, as `Combination.tied` are; `read_tied` reads a run's.
-        after: Such predictions of what may take its place.
-
-    Returns:
-        How much higher the second's mean Spearman is, one row per question, without the target that is positive in too
-        few rows to tell; the standard error of that, over questions; the number of questions, 0 where there are no
-        common rows.
-    """
-    before, after = (frame.set_axis(frame.index.astype(str)) for frame in (before, after))
-    truth = train.set_index(train[ID].astype(str)).loc[before.index.intersection(after.index)]
-    questions = question_of(truth)
-    if len(np.unique(questions)) < 2:
-        return 0.0, 0.0, 0
-    targets = truth[list(TARGETS)].to_numpy(dtype=np.float64)
-    values = [frame.loc[truth.index, list(TARGETS)].to_numpy(dtype=np.float64) for frame in (before, after)]
-    draws = one_row_per_question(questions, draws=_RESAMPLES, seed=0)
-    generator = np.random.default_rng(0)
-    # Each draw once as it is, for the difference, and once with its questions drawn again, for its standard error.
-    again = [generator.choice(rows, len(rows)) for rows in draws]
-    gain, resampled = (_gains(values, targets, rows) for rows in (draws, again))
-    return float(np.mean(gain)), float(np.std(resampled)), len(draws[0])
-
-
-def read_tied(run_folder: Path) -> pd.DataFrame:
-    """Read a run's tied out-of-fold predictions, by id: what would have been submitted for questions it never saw."""
-    return read_table(run_folder / TIED, columns=(ID, *TARGETS)).set_index(ID)
-
-
-def _gains(values: Sequence[FloatArray], targets: FloatArray, drawn: Sequence[IndexArray]) -> list[float]:
-    gains = []
-    for rows in drawn:
-        before, after = (spearman_by_target(each[rows], targets[rows])[_COMMON] for each in values)
-        gains.append(float(np.nanmean(after - before)) if not np.isnan(after).all() else 0.0)
-    return gains
 
 
 def score_member(member: MemberPredictions, tables: Tables) -> dict:
@@ -213,7 +167,7 @@ def _predict_nested(
 ) -> list[tuple[IndexArray, dict[str, FloatArray]]]:
     # The rows of each part, and what is predicted for them by each member, by blend and ties fitted on the other parts.
     nested = []
-    for part in _cut_parts(questions, folds):
+    for part in cut_parts(questions, folds):
         others = np.setdiff1d(np.arange(len(targets)), part)
         ensemble = Ensemble().fit(
             {name: each[others] for name, each in members.items()},
@@ -227,8 +181,11 @@ def _predict_nested(
     return nested
 
 
-def _cut_parts(questions: npt.NDArray, folds: IndexArray) -> list[IndexArray]:
-    # Parts are folds; one fold alone is cut by question, and so are folds of one question each, which has no rank.
+def cut_parts(questions: npt.NDArray, folds: IndexArray) -> list[IndexArray]:
+    """Give the rows of each part that is scored alone, no part where there are too few questions; (n_rows,) each.
+
+    Parts are folds; one fold alone is cut by question, and so are folds of one question each, which has no rank.
+    """
     parts = [np.flatnonzero(folds == fold) for fold in np.unique(folds)]
     if len(parts) > 1 and max(len(np.unique(questions[part])) for part in parts) > 1:
         return parts

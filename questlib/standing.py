@@ -8,12 +8,13 @@ import pandas as pd
 
 from questlib.clock import Clock
 from questlib.data import Tables, read_table
+from questlib.paired import compare, read_tied
 from questlib.predictions import read_member
 from questlib.ranks import FloatArray
 from questlib.recipe import Recipe
 from questlib.run_folder import ENSEMBLE, SCORES, SUBMISSION, TIED, read_json, write_json
 from questlib.schema import ID, TARGETS
-from questlib.scores import combine_members, compare, read_tied
+from questlib.scores import combine_members
 from questlib.submission import spread_constant, write_submission
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,7 @@ class Standing:
         names = ", ".join(f"{name} {len(folds)}" for name, folds in usable.items())
         if self.is_there and (self._folder / ENSEMBLE).is_file() and (self._folder / TIED).is_file():
             after = pd.DataFrame(candidate.tied, index=candidate.ids, columns=list(TARGETS))
+            after["fold"] = candidate.folds
             gain, error, n_questions = compare(self._tables.train, read_tied(self._folder), after)
             told = f"{gain:+.4f} +- {error:.4f} on {n_questions} questions"
             if n_questions and gain < -error:

@@ -17,9 +17,9 @@ from scipy.stats import studentized_range
 
 from questlib.clock import read_sessions
 from questlib.data import Tables
+from questlib.paired import compare, read_tied
 from questlib.resume import flatten
 from questlib.run_folder import INPUTS, RECIPE, SCORES, TIED, read_json
-from questlib.scores import compare, read_tied
 from questlib.sweeps import study as studies
 from questlib.sweeps.definition import look_up, name_of
 from questlib.sweeps.space import stand_for
