@@ -19,12 +19,35 @@ def copy_rows(frame: pd.DataFrame, n_copies: int) -> pd.DataFrame:
     return pd.concat([frame.assign(qa_id=ids + "-x" * copy) for copy in range(n_copies)], ignore_index=True)
 
 
+def slow_down(how: str, seconds: float) -> None:
+    """Let each step, each hash of a file, or the installation take so much longer; anything else is left as it is."""
+    from questlib import marks
+    from questlib.training.trainer import QuestTrainer
+
+    if how == "install":
+        time.sleep(seconds)
+    if how == "steps":
+        differentiate = QuestTrainer._differentiate
+
+        def slowly(self: QuestTrainer, model: object, inputs: dict) -> object:
+            time.sleep(seconds)
+            return differentiate(self, model, inputs)
+
+        QuestTrainer._differentiate = slowly
+    if how == "disk":
+        hash_file = marks.hash_file
+
+        def hash_slowly(path: Path) -> str:
+            time.sleep(seconds)
+            return hash_file(path)
+
+        marks.hash_file = hash_slowly
+
+
 def main() -> None:
     """Run what the first argument asks for, in JSON."""
     asked = json.loads(sys.argv[1])
-    if asked["how"] == "install":
-        time.sleep(asked["slowness"])
-    from questlib import report, run_folder
+    from questlib import report
     from questlib.clock import Clock, find_session_start
     from questlib.data import read_tables
     from questlib.folds import train_members
@@ -32,25 +55,9 @@ def main() -> None:
     from questlib.parameters import override, read_parameters
     from questlib.profiles import read_profile
     from questlib.recipe import Recipe
-    from questlib.training.trainer import QuestTrainer
 
     logging.basicConfig(level=logging.INFO, stream=sys.stdout, format="%(asctime)s %(message)s")
-    if asked["how"] == "steps":
-        differentiate = QuestTrainer._differentiate
-
-        def slowly(self: QuestTrainer, model: object, inputs: dict) -> object:
-            time.sleep(asked["slowness"])
-            return differentiate(self, model, inputs)
-
-        QuestTrainer._differentiate = slowly
-    if asked["how"] == "disk":
-        hash_file = run_folder.hash_file
-
-        def hash_slowly(path: Path) -> str:
-            time.sleep(asked["slowness"])
-            return hash_file(path)
-
-        run_folder.hash_file = hash_slowly
+    slow_down(asked["how"], asked["slowness"])
     notebooks = SAMPLE.parent
     members = [{"name": "tiny", "kind": "transformer"}, {"name": "words", "kind": "lexical"}]
     changes = {
