@@ -11,11 +11,13 @@ import numpy as np
 import pytest
 import torch
 import toy
-from transformers import TrainerCallback
+from accelerate import Accelerator
+from transformers import Trainer, TrainerCallback
 
 from questlib.batches import PassCollator
 from questlib.model import QuestModel
 from questlib.recipe import TrainingSettings
+from questlib.run_folder import write_json
 from questlib.stage import Stage
 from questlib.training import fit_stages
 from questlib.training.checkpoint import Checkpoint, Checkpoints, optimizer_state, put_optimizer_state
@@ -236,6 +238,73 @@ def test_checkpoint_that_finds_no_room_is_told_and_the_training_goes_on(training
     assert history
     assert "no checkpoint was kept" in caplog.text
     assert "the disk must have room for state.safetensors, however it is full" in caplog.text
+
+
+@pytest.fixture
+def scaled_loss(monkeypatch):
+    """What a GPU's fp16 makes of a step: the Trainer's own, with a loss that is scaled."""
+    original = QuestTrainer.__init__
+
+    def begin(self, **options):  # noqa: ANN003
+        original(self, **options)
+        self.accelerator.scaler, self.accelerator.native_amp = torch.amp.GradScaler("cpu"), True
+
+    monkeypatch.setattr(QuestTrainer, "__init__", begin)
+    monkeypatch.setattr(QuestTrainer, "_differentiate_on_cores", Trainer.training_step)
+    monkeypatch.setattr(Accelerator, "mixed_precision", "fp16")
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulation": 2}], ids=str)
+@pytest.mark.parametrize("n_steps", [2, 8])
+def test_training_with_a_scaled_loss_is_gone_on_with(
+    scaled_loss, encoder_folder, rows, tmp_path, monkeypatch, n_steps, settings
+):
+    training = Training(encoder_folder, rows, tmp_path, **settings)
+    expected, _, notes = training.run()
+    assert notes == []
+    checkpoints = Checkpoints(tmp_path / "kept")
+    with monkeypatch.context() as patch:
+        toy.interrupt_after(patch, n_steps)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(checkpoints)
+    assert checkpoints.read()[0].state["scaler"]["scale"] == 2.0**16
+    model, _, notes = training.run(checkpoints)
+    assert notes == []
+    assert_same(expected, model)
+
+
+def test_a_step_in_which_a_scaled_loss_overflows_is_left_out_and_what_is_kept_of_it_are_numbers(
+    scaled_loss, training, tmp_path, monkeypatch
+):
+    original, seen = QuestTrainer._differentiate, []
+
+    def differentiate(self, model, inputs):
+        loss = original(self, model, inputs)
+        seen.append(1)
+        if len(seen) == 4:
+            next(model.parameters()).grad.fill_(math.inf)
+        return loss
+
+    monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
+    monkeypatch.setattr("questlib.training.keeper._SECONDS_PER_SECOND", 0)  # a checkpoint after every step
+    _, history, notes = training.run(Checkpoints(tmp_path / "kept"))
+    assert notes == []
+    assert history[-1]["step"] == N_STEPS
+    write_json(tmp_path / "history.json", history)  # which refuses what is not finite
+
+
+def test_a_scaled_loss_that_is_not_finite_changes_nothing_and_ends_the_stage(scaled_loss, training, monkeypatch):
+    original, seen = QuestTrainer._differentiate, []
+
+    def differentiate(self, model, inputs):
+        seen.append(1)
+        loss = original(self, model, inputs)
+        return loss * math.nan if len(seen) == 1 else loss
+
+    monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
+    model, _, notes = training.run()
+    assert notes == ["the loss was not finite at step 1: the stage ended, with the best weights so far"]
+    assert all(torch.isfinite(each).all() for each in model.parameters())
 
 
 # The pace

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import sys
 import time
 from dataclasses import dataclass
@@ -88,7 +89,9 @@ class StageLog(TrainerCallback):
         logs = event["logs"]
         if self._tape.is_playing:
             return
-        self._tape.records.append({"step": state.global_step, "epoch": state.epoch or 0.0} | logs)
+        # A scaled loss overflows now and then, and the norm of such gradients is no number.
+        known = {name: value for name, value in logs.items() if math.isfinite(value)}
+        self._tape.records.append({"step": state.global_step, "epoch": state.epoch or 0.0} | known)
         if "loss" in logs:
             self._loss = f"{logs['loss']:.4f}"
         if "eval_spearman" in logs:

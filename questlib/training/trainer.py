@@ -111,10 +111,13 @@ class QuestTrainer(Trainer):
         return loss
 
     def _skip_step(self, model: nn.Module) -> None:
-        # Without gradients an optimiser changes nothing. One that scales its loss wants to see some, and skips these.
+        # Without gradients an optimiser changes nothing. One that scales its loss wants to have scaled one, and to see
+        # some gradients, and skips these.
         model.zero_grad()
-        if getattr(self.accelerator, "scaler", None) is not None:
+        scaler = getattr(self.accelerator, "scaler", None)
+        if scaler is not None:
             first = next(parameter for parameter in model.parameters() if parameter.requires_grad)
+            scaler.scale(first.new_zeros(()))
             first.grad = torch.full_like(first, float("inf"))
 
     def _differentiate(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor | None:
