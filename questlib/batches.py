@@ -111,13 +111,20 @@ class LengthBatchSampler(Sampler[list[int]]):
     """Shuffle rows every epoch, yet put rows of like length, in tokens, into one batch, so that little is padded.
 
     Rows that share their first pass stay together, so that it is read once for them all.
+
+    Args:
+        rows: What is batched.
+        batch_size: Rows of a batch, in all processes together; the last of a stretch may have fewer.
+        seed: Decides the order; the same in every process.
+        process: Which of those that share each batch this is.
+        n_processes: How many they are. One that a small batch has no row for repeats one.
     """
 
-    def __init__(self, rows: QuestRows, *, batch_size: int, seed: int) -> None:
+    def __init__(self, rows: QuestRows, *, batch_size: int, seed: int, process: int = 0, n_processes: int = 1) -> None:
         _, self._group = np.unique(rows.first_texts, return_inverse=True)
         self._lengths = np.bincount(self._group, rows.lengths) / np.bincount(self._group)  # of a group, on average
         self.batch_size = batch_size
-        self.drop_last = False  # accelerate asks where it shares a batch among processes
+        self._process, self._n_processes = process, n_processes
         self._generator = np.random.default_rng(seed)
 
     def __len__(self) -> int:
@@ -130,5 +137,7 @@ class LengthBatchSampler(Sampler[list[int]]):
         for start in range(0, len(order), stretch):
             rows = order[start : start + stretch]
             rows = rows[np.argsort(-self._lengths[self._group[rows]], kind="stable")]
-            batches += [rows[at : at + self.batch_size].tolist() for at in range(0, len(rows), self.batch_size)]
-        yield from (batches[i] for i in self._generator.permutation(len(batches)))
+            batches += [rows[at : at + self.batch_size] for at in range(0, len(rows), self.batch_size)]
+        for place in self._generator.permutation(len(batches)):
+            shared = np.resize(batches[place], max(len(batches[place]), self._n_processes))
+            yield np.array_split(shared, self._n_processes)[self._process].tolist()

@@ -1,6 +1,6 @@
 """Train a toy without dropout and write losses and predictions; started alone, or by a launcher as several processes.
 
-python tests/launched.py ENCODER_FOLDER OUT_FOLDER
+python tests/launched.py ENCODER_FOLDER LOSS N_ROWS OUT_FOLDER
 """
 
 import json
@@ -18,11 +18,11 @@ from questlib.recipe import TrainingSettings
 from questlib.stage import Stage
 from questlib.training import fit_stages
 
-encoder_folder, out = Path(sys.argv[1]), Path(sys.argv[2])
+encoder_folder, loss, n_rows, out = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3]), Path(sys.argv[4])
 rank = os.environ.get("RANK", "0")
-frame = conftest.make_frame(conftest.QUESTION_OF_ROW, first_id=10, seed=1).iloc[:16]
+frame = conftest.make_frame(conftest.QUESTION_OF_ROW, first_id=10, seed=1).iloc[:n_rows]
 rows = toy.build_easy_rows(frame, encoder_folder, cache_folder=out / "cache")
-model = toy.build_model(encoder_folder, rows)
+model = toy.build_model(encoder_folder, rows, loss=loss)
 for module in model.modules():
     if isinstance(module, torch.nn.Dropout):
         module.p = 0.0

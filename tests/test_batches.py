@@ -64,6 +64,22 @@ def test_sampler_gives_every_row_once_and_another_order_each_epoch():
     assert list(LengthBatchSampler(rows_of(np.arange(103)), batch_size=8, seed=0)) == first
 
 
+@pytest.mark.parametrize(("n_rows", "n_processes"), [(103, 2), (103, 3), (97, 2), (3, 4)])
+def test_processes_share_the_rows_of_every_batch_short_ones_too_and_each_has_one(n_rows, n_processes):
+    rows = rows_of(np.arange(n_rows))
+    whole = list(LengthBatchSampler(rows, batch_size=8, seed=0))
+    shares = [
+        list(LengthBatchSampler(rows, batch_size=8, seed=0, process=process, n_processes=n_processes))
+        for process in range(n_processes)
+    ]
+    for batch, *parts in zip(whole, *shares, strict=True):
+        together = [row for part in parts for row in part]
+        assert together[: len(batch)] == batch
+        assert set(together) == set(batch)
+        assert len(together) == max(len(batch), n_processes)
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
 def test_sampler_puts_rows_of_like_length_together():
     lengths = np.random.default_rng(0).integers(10, 500, size=2000)
 

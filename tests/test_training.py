@@ -8,6 +8,7 @@ import toy
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
 from questlib.batches import PassCollator
+from questlib.cpu.step import split_batch
 from questlib.metrics import mean_spearman
 from questlib.model import QuestModel
 from questlib.model.losses import LOSSES
@@ -21,7 +22,7 @@ from questlib.training.average_weights import AverageWeights
 from questlib.training.best_weights import BestWeights
 from questlib.training.kinds.base import match_parameters
 from questlib.training.optimizer import build_optimizer
-from questlib.training.trainer import OneDeviceArguments
+from questlib.training.trainer import OneDeviceArguments, QuestTrainer
 
 FULL = Stage(name="full", trainable=("*",), epochs=2, learning_rate=1e-3, head_learning_rate=1e-2)
 HEAD = Stage(name="head", trainable=("head.*",), epochs=1, learning_rate=0.0, head_learning_rate=1e-2)
@@ -256,6 +257,54 @@ def test_evaluation_weighs_targets_as_training_does(model, rows, tmp_path):
     predicted = predict(model, rows, COLLATOR, batch_size=8, precision="fp32")[:, 0]
     entropy = rows.targets[:, 0] * np.log(predicted) + (1 - rows.targets[:, 0]) * np.log1p(-predicted)
     assert history[0]["eval_loss"] == pytest.approx(-entropy.mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("n_parts", [2, 16])
+def test_a_batch_that_a_gpu_takes_in_parts_has_the_loss_and_gradients_of_the_whole(
+    n_parts, loss, encoder_folder, rows, tmp_path, monkeypatch
+):
+    model = QuestModel.from_encoder(encoder_folder, n_kinds=2, metadata_width=rows.metadata.shape[1], loss=loss)
+    compared = []
+
+    def gradients_of(differentiate):  # noqa: ANN001, ANN202
+        model.zero_grad()
+        torch.manual_seed(7)
+        value = differentiate()
+        return value.item(), {name: each.grad.clone() for name, each in model.named_parameters()}
+
+    def assert_same(one, other):  # noqa: ANN001, ANN202
+        assert one[0] == pytest.approx(other[0], abs=1e-6)
+        for name, gradient in one[1].items():
+            np.testing.assert_allclose(gradient, other[1][name], atol=5e-6, err_msg=name)
+
+    def step(self, model, inputs):  # noqa: ANN001, ANN202
+        def take_parts_and_keep_them():  # noqa: ANN202
+            parts = split_batch(inputs, n_parts)
+            logits, labels = zip(*((model(**part).logits, part["labels"]) for part in parts), strict=True)
+            whole = model.loss(torch.cat(logits), torch.cat(labels).float())
+            whole.backward()
+            return whole
+
+        def take_whole():  # noqa: ANN202
+            whole = model(**inputs).loss
+            whole.backward()
+            return whole
+
+        self._n_parts = n_parts
+        found = gradients_of(lambda: self._differentiate_in_parts(model, inputs))
+        assert_same(found, gradients_of(take_parts_and_keep_them))  # with dropout: a part drops the same each time
+        for module in model.modules():
+            if isinstance(module, torch.nn.Dropout):
+                module.p = 0.0
+        found = gradients_of(lambda: self._differentiate_in_parts(model, inputs))
+        assert_same(found, gradients_of(take_whole))
+        compared.append(found)
+        return torch.tensor(found[0])
+
+    monkeypatch.setattr(QuestTrainer, "_differentiate_on_cores", step)
+    fit(model, rows, [replace(FULL, epochs=1)], tmp_path, batch_size=len(rows))
+    assert len(compared) == 1
 
 
 def test_head_keeps_its_rate_under_an_adapters_names(model):

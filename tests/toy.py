@@ -115,10 +115,11 @@ def build_easy_rows(frame: pd.DataFrame, encoder_folder: Path, *, cache_folder: 
     return QuestRows(passes, MetadataEncoder(n_hosts=2).fit_transform(frame), targets=targets)
 
 
-def build_model(encoder_folder: Path, rows: QuestRows) -> QuestModel:
+def build_model(encoder_folder: Path, rows: QuestRows, **options: Any) -> QuestModel:  # noqa: ANN401
     """Begin with a toy body and a new head, the same each time."""
     torch.manual_seed(0)
-    return QuestModel.from_encoder(encoder_folder, n_kinds=2, pooling="mean", metadata_width=rows.metadata.shape[1])
+    width = rows.metadata.shape[1]
+    return QuestModel.from_encoder(encoder_folder, n_kinds=2, pooling="mean", metadata_width=width, **options)
 
 
 STAGE = Stage(name="full", trainable=("*",), epochs=1, learning_rate=1e-3, head_learning_rate=1e-2)

@@ -101,7 +101,7 @@ class StepOnCores:
         def go_forward(place: int) -> Tensor:
             part, seed = parts[place]
             with OwnDropout(seed):  # drops the same the second time
-                return logits_of({name: each for name, each in part.items() if name != "labels"})
+                return logits_of(part)
 
         def tell_logits(place: int) -> Tensor:
             with torch.set_grad_enabled(place < n_kept):

@@ -3,10 +3,12 @@
 import logging
 import math
 import time
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from torch.utils.data import DataLoader, Dataset
 from transformers import Trainer, TrainingArguments
 
@@ -20,6 +22,8 @@ from questlib.training.pace import Pace
 from questlib.training.tape import Tape
 
 logger = logging.getLogger(__name__)
+
+_NO_ROW = -1.0  # fills up what a process has fewer rows of than others; no rating is below 0
 
 
 class OneDeviceArguments(TrainingArguments):
@@ -69,11 +73,13 @@ class QuestTrainer(Trainer):
         self._group_step = -1
 
     def get_train_dataloader(self) -> DataLoader:
-        """Batch rows of like length."""
+        """Batch rows of like length; several processes share each batch."""
         assert isinstance(self.train_dataset, QuestRows)
-        sampler = LengthBatchSampler(self.train_dataset, batch_size=self.args.train_batch_size, seed=self.args.seed)
-        loader = DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator)
-        return self.accelerator.prepare(loader)
+        sampler = LengthBatchSampler(
+            self.train_dataset, batch_size=self.args.train_batch_size, seed=self.args.seed,
+            process=self.accelerator.process_index, n_processes=self.accelerator.num_processes,
+        )  # fmt: skip
+        return DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator)
 
     def create_scheduler(
         self, num_training_steps: int, optimizer: torch.optim.Optimizer | None = None
@@ -124,19 +130,13 @@ class QuestTrainer(Trainer):
         # None where memory did not suffice, and less is asked for the next time.
         n_rows = len(inputs["metadata"])
         try:
-            if self.args.device.type == "cpu" and self.accelerator.num_processes == 1 and "vectors" not in inputs:
+            if self.accelerator.num_processes > 1:
+                return self._differentiate_with_others(model, inputs)
+            if self.args.device.type == "cpu" and "vectors" not in inputs:
                 return self._differentiate_on_cores(model, inputs)
             if self._n_parts == 1:
                 return super().training_step(model, inputs)
-            model.train()
-            losses = []
-            for part in split_batch(self._prepare_inputs(inputs), self._n_parts):
-                share = len(part["metadata"]) / n_rows / self.current_gradient_accumulation_steps
-                with self.compute_loss_context_manager():
-                    loss = self.compute_loss(model, part) * share
-                self.accelerator.backward(loss)
-                losses.append(loss.detach())
-            return torch.stack(losses).sum()
+            return self._differentiate_in_parts(model, inputs)
         except torch.OutOfMemoryError as error:
             if self._n_parts >= n_rows or self.accelerator.num_processes > 1:
                 raise
@@ -147,19 +147,44 @@ class QuestTrainer(Trainer):
         torch.cuda.empty_cache()
         return None
 
+    def _differentiate_in_parts(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        # Nothing is kept of a part but its logits, and it goes forward once more to go backward: a loss may compare its
+        # rows with those of others.
+        model.train()
+        assert isinstance(self.model, QuestModel)
+        parts = split_batch(self._prepare_inputs(inputs), self._n_parts)
+        logits = [checkpoint(_tell_logits, model, part, use_reentrant=False) for part in parts]
+        labels = torch.cat([part["labels"] for part in parts]).float()
+        loss = self.model.loss(torch.cat(logits), labels) / self.current_gradient_accumulation_steps
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+    def _differentiate_with_others(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
+        # The loss is that of the rows of all processes, so that a step is the same step however many there are.
+        model.train()
+        assert isinstance(self.model, QuestModel)
+        batch, others = self._prepare_inputs(inputs), self.accelerator
+        own = _tell_logits(model, batch)
+        logits, labels = (
+            others.gather(others.pad_across_processes(each.detach(), pad_index=_NO_ROW))
+            for each in (own, batch["labels"].float())
+        )
+        start = others.process_index * len(logits) // others.num_processes
+        logits = torch.cat([logits[:start], own, logits[start + len(own) :]])
+        are_rows = labels[:, 0] != _NO_ROW
+        loss = self.model.loss(logits[are_rows], labels[are_rows]) / self.current_gradient_accumulation_steps
+        others.backward(loss * others.num_processes)  # gradients are averaged over processes, and each adds its own
+        return loss.detach()
+
     def _differentiate_on_cores(self, model: nn.Module, inputs: dict[str, Tensor]) -> Tensor:
         model.train()
         n_rows = len(inputs["metadata"]) * self.current_gradient_accumulation_steps
         assert isinstance(self.model, QuestModel)
         n_parts, body = self._n_parts, self.model.body_of(inputs)
 
-        def logits_of(part: dict[str, Tensor]) -> Tensor:
-            with self.compute_loss_context_manager():
-                return model(**part).logits
-
         if self.model.loss.compares_rows:
             return self._on_cores.differentiate_together(
-                inputs, logits_of, self.model.loss, body=body, n_rows=n_rows, n_parts=n_parts
+                inputs, partial(_tell_logits, model), self.model.loss, body=body, n_rows=n_rows, n_parts=n_parts
             )
 
         def loss_of(part: dict[str, Tensor]) -> Tensor:
@@ -210,3 +235,7 @@ class QuestTrainer(Trainer):
             for pair in zip(logits.split(n_rows), targets.split(n_rows), strict=True)
         ]
         return {"spearman": mean_spearman(logits.numpy(), rows.targets), "loss": float(torch.stack(losses).sum())}
+
+
+def _tell_logits(model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    return model(**{name: each for name, each in batch.items() if name != "labels"}).logits

@@ -106,28 +106,22 @@ class FineTune(StageKind):
         job, stage, settings = self.job, self.job.stage, self.job.settings
         n_steps = math.ceil(math.ceil(len(job.train_rows) / settings.batch_size) / settings.accumulation * stage.epochs)
         every = settings.evaluate_every
-        device = job.model.device
         return OneDeviceArguments(
             output_dir=str(job.folder),
             num_train_epochs=stage.epochs,
-            learning_rate=stage.learning_rate,
             lr_scheduler_type=stage.schedule,
             warmup_steps=round(n_steps * stage.warmup_share),
-            weight_decay=stage.weight_decay,
             per_device_train_batch_size=settings.batch_size,
             per_device_eval_batch_size=2 * settings.batch_size,
             gradient_accumulation_steps=settings.accumulation,
             eval_strategy="no" if job.stop_rows is None else "steps" if every else "epoch",
             eval_steps=every or None,
             save_strategy="no",
-            # Several processes share each batch, so that a step is the same step however many there are.
-            accelerator_config={"split_batches": True},
             logging_steps=max(1, n_steps // _LOGS_PER_STAGE),
             report_to=[],
             bf16=job.precision == "bf16",
             fp16=job.precision == "fp16",
-            use_cpu=device.type == "cpu",
-            dataloader_pin_memory=device.type == "cuda",
+            use_cpu=job.model.device.type == "cpu",
             seed=settings.seed + job.number,
             disable_tqdm=True,
             remove_unused_columns=False,
