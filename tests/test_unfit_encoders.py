@@ -149,6 +149,26 @@ def test_weights_of_more_layers_than_the_configuration_has_are_refused(prefix, f
         check(folder)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "encoder.layer.0.attention.self.distance_embedding.weight",  # relative positions, that BERT had once
+        "bert.encoder.layer.1.attention.self.query.lora_A.default.weight",
+        "encoder.layer.0.output.adapters.task.adapter_up.weight",
+    ],
+)
+def test_weights_within_a_layer_that_the_model_does_not_know_are_refused(name, folder):
+    save_file(load_file(folder / WEIGHTS) | {name: torch.ones(3, 3)}, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=rf"1 are of other names, such as \['{re.escape(name)}"):
+        check(folder)
+
+
+@pytest.mark.parametrize("name", ["cls.predictions.bias", "classifier.weight", "embeddings.position_ids"])
+def test_weights_outside_the_layers_that_are_not_read_may_be_there(name, folder):
+    save_file(load_file(folder / WEIGHTS) | {name: torch.ones(3)}, folder / WEIGHTS, metadata={"format": "pt"})
+    check(folder)
+
+
 @pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int32])
 def test_weights_that_are_no_floats_are_refused(kind, folder):
     weights = load_file(folder / WEIGHTS)
@@ -348,6 +368,97 @@ def test_every_family_reads_passes_of_its_greatest_length_or_is_refused_in_words
     assert np.isfinite(predicted).all()
     ids = torch.full((1, min(POSITIONS[family][1], 100)), 5)
     assert torch.isfinite(model.pool_passes(input_ids=ids, attention_mask=torch.ones_like(ids))).all()
+
+
+# Bodies that a fault of their own kind is asked of, beside the common names; widths of some are called otherwise.
+DECODERS = {"opt": {"ffn_dim": 32, "word_embed_proj_dim": 16}, "qwen2": {"num_key_value_heads": 2}, "gpt_neox": {}}
+DECODERS |= {"llama": {"num_key_value_heads": 2}}
+XLM = {"emb_dim": 16, "n_layers": 2, "n_heads": 2, "max_position_embeddings": 80}
+BART = {"d_model": 16, "encoder_ffn_dim": 32, "decoder_ffn_dim": 32, "max_position_embeddings": 80}
+BART |= {f"{half}_{what}": 2 for half in ("encoder", "decoder") for what in ("layers", "attention_heads")}
+
+
+def write_body(folder: Path, config: PretrainedConfig) -> None:
+    torch.manual_seed(0)
+    AutoModel.from_config(config).save_pretrained(folder)
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_a_body_whose_first_token_sees_itself_alone_is_refused_where_no_other_is_read(family, folder):
+    write_body(folder, AutoConfig.for_model(family, **TINY | DECODERS[family]))
+    QuestModel.from_encoder(folder, pooling="mean")
+    QuestModel.from_encoder(folder, pooling="cls_mean")
+    for n_mixed_layers in (1, 2):
+        with pytest.raises(ValueError, match=f"the first token alone needs .* those of {family} do not; set pooling"):
+            QuestModel.from_encoder(folder, pooling="cls", n_mixed_layers=n_mixed_layers)
+
+
+def test_a_body_that_reads_padding_is_refused(folder):
+    write_body(folder, AutoConfig.for_model("fnet", **TINY))
+    with pytest.raises(ValueError, match="must not read padding, however fnet does, which moves a state by"):
+        QuestModel.from_encoder(folder, pooling="mean")
+
+
+@pytest.mark.parametrize(("family", "changes"), [("xlm", XLM), ("bart", BART)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"model": ModelOptions(reset_layers=1)},
+        {"stages": (replace(toy.STAGE, layer_decay=0.5),)},
+    ],
+    ids=str,
+)
+def test_what_needs_layers_is_refused_of_a_body_that_keeps_parts_of_them_in_several_lists(
+    family, changes, options, folder
+):
+    write_body(folder, AutoConfig.for_model(family, vocab_size=TINY["vocab_size"], pad_token_id=0, **changes))
+    TransformerMember(toy.build_recipe(folder), cache_folder=folder.parent / "cache").check()
+    with pytest.raises(
+        ValueError, match=rf"need a body with 2 layers in a list, however {family} has parts of them in"
+    ):
+        TransformerMember(toy.build_recipe(folder, **options), cache_folder=folder.parent / "cache").check()
+
+
+GPT2 = AutoConfig.for_model("gpt2", vocab_size=TINY["vocab_size"], n_embd=16, n_layer=2, n_head=2)
+
+
+@pytest.mark.parametrize(
+    "config", [*map(toy.build_config, ("bert", "modernbert", "distilbert")), GPT2], ids=lambda each: each.model_type
+)
+def test_dropout_that_is_asked_for_is_that_of_the_body(config, folder):
+    write_body(folder, config)
+    for share in (0.3, 0.0):
+        dropout = {"attention_dropout": share, "hidden_dropout": share}
+        body = QuestModel.from_encoder(folder, pooling="mean", **dropout).body
+        assert {each.p for each in body.modules() if isinstance(each, torch.nn.Dropout)} == {share}
+
+
+@pytest.mark.parametrize(
+    ("config", "option"),
+    [
+        (build("xlnet"), "attention_dropout"),
+        (AutoConfig.for_model("qwen2", **TINY | DECODERS["qwen2"]), "hidden_dropout"),
+    ],
+    ids=["xlnet", "qwen2"],
+)
+def test_dropout_that_a_body_has_not_is_refused(config, option, folder):
+    write_body(folder, config)
+    QuestModel.from_encoder(folder, **{option: 0.0}, pooling="mean")
+    with pytest.raises(
+        ValueError, match=rf"{option} must be 0 for an encoder that has none, such as {config.model_type}"
+    ):
+        QuestModel.from_encoder(folder, **{option: 0.1}, pooling="mean")
+
+
+def test_a_body_that_attends_otherwise_after_its_first_short_pass_is_saved_as_it_attends(tmp_path, rows):
+    config = {"attention_type": "block_sparse", "block_size": 2, "num_random_blocks": 1, "max_position_embeddings": 200}
+    write_body(tmp_path / "encoder", AutoConfig.for_model("big_bird", **TINY | config))
+    model = QuestModel.from_encoder(tmp_path / "encoder", n_kinds=2, metadata_width=rows.metadata.shape[1])
+    model.save_pretrained(tmp_path / "saved")
+    loaded = QuestModel.from_pretrained(tmp_path / "saved")
+    ids = torch.randint(5, 60, (1, 128), generator=torch.Generator().manual_seed(0))
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    assert torch.equal(model.eval().pool_passes(**given), loaded.eval().pool_passes(**given))
 
 
 @pytest.mark.parametrize("family", ["t5", "clip", "vit"])

@@ -106,13 +106,17 @@ def layers_of(body: PreTrainedModel) -> list[nn.Module]:
 
 
 def _find_layers(body: PreTrainedModel) -> str:
-    n_layers = body.config.num_hidden_layers
-    for name, module in body.named_modules():
-        if isinstance(module, nn.ModuleList) and len(module) == n_layers:
-            return name
+    n_layers, lists = body.config.num_hidden_layers, dict[str, nn.ModuleList]()
+    for name, module in body.named_modules():  # a list comes before those within its layers
+        is_within = name.startswith(tuple(f"{outer}." for outer in lists))
+        if isinstance(module, nn.ModuleList) and not is_within and any(True for _ in module.parameters()):
+            lists[name] = module
+    found = [name for name, each in lists.items() if len(each) == n_layers]
+    if found and len(lists) == 1:
+        return found[0]
     raise ValueError(
         f"freeze_layers, reset_layers and layer_decay need a body with {n_layers} layers in a list, "
-        f"however {_name(body)} has none"
+        f"however {_name(body)} has {f'parts of them in {list(lists)}' if found else 'none'}; leave them out"
     )
 
 

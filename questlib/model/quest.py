@@ -20,6 +20,7 @@ from questlib.model.body import (
     read_config,
     refuse_other_weights,
     refuse_silent,
+    set_dropout,
     without_bars,
 )
 from questlib.model.config import QuestConfig, refuse_too_many_layers, refuse_unknown_options
@@ -32,11 +33,6 @@ from questlib.schema import TARGETS
 
 # Facts about where the encoder was loaded from, which a run folder that travels must not carry.
 _NOT_KEPT = ("_name_or_path", "transformers_version", "dtype")
-# Families name them differently.
-_DROPOUTS = {
-    "attention_dropout": ("attention_probs_dropout_prob", "attention_dropout"),
-    "hidden_dropout": ("hidden_dropout_prob", "hidden_dropout", "dropout"),
-}
 
 
 @dataclass
@@ -84,10 +80,8 @@ class QuestModel(PreTrainedModel):
         refuse_unknown_options(options)
         folder = find_encoder(encoder)
         body_config = read_config(folder)
-        for option, names in _DROPOUTS.items():
-            for name in names:
-                if options.get(option) is not None and hasattr(body_config, name):
-                    setattr(body_config, name, options[option])
+        for option in ("attention_dropout", "hidden_dropout"):
+            set_dropout(body_config, option, options.get(option))
         body = {name: value for name, value in body_config.to_diff_dict().items() if name not in _NOT_KEPT}
         model = cls(QuestConfig(body=body, **options))
         # Some encoders are published in 16 bits; weights are trained in 32 and computed in what the device does best.
@@ -96,7 +90,7 @@ class QuestModel(PreTrainedModel):
             for layer in layers_of(model.body)[-model.config.reset_layers :]:
                 begin_anew(layer, model.body)
         model._prepare_body()
-        refuse_silent(model.body)
+        refuse_silent(model.body, reads_first_only=model.head.pooling.reads_first_only)
         if model.halves is not None:
             model.halves.refuse_unlike()
         return model
