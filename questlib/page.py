@@ -61,7 +61,9 @@ class _Run:
 
     @property
     def state(self) -> str:
-        if self.executed is None or self.executed.is_ended:
+        if self.executed is None:  # a run of one's own code, or what is left of one
+            return "finished" if self.has(OUTPUTS) else "unfinished"
+        if self.executed.is_ended:
             return "finished"
         if self.executed.failure is None:
             return "broken off"
@@ -154,7 +156,8 @@ def _list_warnings(run: _Run) -> Iterator[str]:
     if run.score is not None and read_json(run.folder / SCORES)["leaks"]:
         yield "The split leaks: a question stands on both sides, and every score here reads too high."
     if run.state != "finished":
-        state = "failed" if run.state == "failed" else f"was {run.state}"
+        told = {"failed": "failed", "unfinished": f"left no {OUTPUTS}, its last word"}
+        state = told.get(run.state, f"was {run.state}")
         yield f"The run {state}: scores and submission, if there are any, are of what was finished by then."
     elif run.recipe is not None and run.record is None:
         yield f"There is no {RUN}: this run is of an older questlib, and what only that file tells is left out."

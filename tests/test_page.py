@@ -209,6 +209,21 @@ def test_run_without_an_end_says_so(copied, outputs, is_executed, told):
     assert f"The run {told}: scores and submission" in read_page(copied).text
 
 
+def test_run_without_a_notebook_is_finished_where_it_left_its_last_word(copied):
+    (copied / "quest.ipynb").unlink()
+    assert "The run" not in read_page(copied).text
+    (copied / "outputs.json").unlink()
+    (copied / RUN).unlink()
+    page = read_page(copied)
+    assert page.title == "my <run>: unfinished - report of a QUEST run"
+    assert "The run left no outputs.json, its last word: scores and submission, if there are any, are of" in page.text
+    assert "older questlib" not in page.text
+    timeline = read_json(copied / "timeline.json")
+    del timeline["notes"]
+    write_json(copied / "timeline.json", timeline)
+    assert "Everything went as asked" not in read_page(copied).text
+
+
 def test_run_of_an_older_questlib_says_what_it_lacks(copied):
     (copied / RUN).unlink()
     scores = read_json(copied / SCORES)
