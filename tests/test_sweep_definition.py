@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from optuna.distributions import IntDistribution
 from sweeping import write_sweep
 
 from questlib.resume import flatten
@@ -46,6 +47,43 @@ def test_one_change_at_a_time_begins_with_the_first_of_all(tmp_path):
         {"pooling": "cls", "head": "hidden", "hidden_width": 8},
         {"pooling": "cls", "head": "hidden", "hidden_width": 24},
     ]
+
+
+def test_one_change_at_a_time_goes_through_the_whole_of_a_range(tmp_path):
+    text = "sampler: one_change\nspace:\n  max_length: {low: 64, high: 256, step: 64}\n  pooling: [cls, mean]\n"
+    settings = read_sweep(write(tmp_path, text)).settings()
+    assert [each["max_length"] for each in settings] == [64, 128, 192, 256, 64]
+
+
+def test_one_change_at_a_time_keeps_to_conditions_that_stand_on_others(tmp_path):
+    text = "sampler: one_change\nspace:\n  head: [linear, hidden]\n  pooling: {choices: [cls, gru], when: {head: hidden}}\n"
+    text += "  hidden_width: {choices: [8, 16], when: {pooling: gru}}\n"
+    sweep = read_sweep(write(tmp_path, text))
+    grid = read_sweep(write(tmp_path, text.replace("one_change", "grid"))).settings()
+    assert {"head": "hidden", "pooling": "gru", "hidden_width": 16} in sweep.settings()
+    assert all(each in grid for each in sweep.settings())
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "kind"),
+    [
+        ("head_dropout", 0.5, float),
+        ("max_length", 64, int),
+        ("stages.full.epochs", 1.5, float),
+        ("members.transformer.head_dropout", 0.5, float),
+        ("members.transformer.max_length", 64, int),
+        ("members.lexical.alpha", 1.5, float),
+        ("target_weights.answer_helpful", 0.5, float),
+    ],
+)
+def test_kind_of_a_range_is_that_of_its_parameter(tmp_path, name, value, kind):
+    low, high = (64, 128) if kind is int else (1, 2) if value > 1 else (0, 1)
+    if name == "head_dropout" or name.endswith(".head_dropout"):
+        high = 0.9
+    text = f"sampler: random\ntrials: 1\nspace:\n  {name}: {{low: {low}, high: {high}}}\n"
+    [dimension] = read_sweep(write(tmp_path, text)).space
+    assert dimension.distribution._contains(value)
+    assert isinstance(dimension.distribution, IntDistribution) == (kind is int)
 
 
 def test_conditional_parameter_is_varied_only_where_it_applies(tmp_path):
@@ -127,6 +165,53 @@ def test_members_are_choices_too(tmp_path):
             "objective 'nested.scores.tied.mean_without_rar' must name a number in scores.json",
         ),
         ("space:\n  pooling: [cls]\nobjective: raw.minilm.all_rows.mean\n", ValueError, "'minilm' is not in"),
+        (
+            "space:\n  head_dropout: {low: 0.1, high: 0.3, log: no}\nsampler: tpe\ntrials: 2\n",
+            TypeError,
+            "head_dropout must have true or false for log, however: 'no'",
+        ),
+        ("space:\n  max_length: {low: 64.5, high: 128}\nsampler: tpe\ntrials: 2\n", TypeError, "whole numbers"),
+        (
+            "space:\n  max_length: {low: 64, high: 128}\nsampler: tpe\ntrials: 2.5\n",
+            TypeError,
+            "trials must be of type",
+        ),
+        (
+            "space:\n  max_length: {low: 64, high: 128}\nsampler: tpe\ntrials: true\n",
+            TypeError,
+            "trials must be of type",
+        ),
+        (
+            "space:\n  layout: [pair, joint]\n  body_share: {choices: [0.1], when: joint}\n",
+            TypeError,
+            "the when of body",
+        ),
+        ("space:\n  1: [pair, joint]\n", TypeError, "a parameter must be named by a word, however: 1"),
+        (
+            "space:\n  pooling: [cls]\nparameters: {1: 2}\n",
+            TypeError,
+            "a parameter must be named by a word, however: 1",
+        ),
+        ("space:\n  max_length: {choices: [64], low: 64, high: 128}\n", ValueError, "must have choices or a range"),
+        ("space:\n  pooling: [cls]\nparameters: {out: here}\n", ValueError, "out must be given with the command"),
+        ("space:\n  data: [here, there]\n", ValueError, "data must be given with the command"),
+        (
+            "space:\n  batch_size: [8, 16]\nparameters: {members: [{name: lexical, kind: lexical}]}\n",
+            ValueError,
+            "however ['batch_size'] change nothing",
+        ),
+        (
+            "space:\n  max_length: {low: 64, high: 128}\nsampler: random\ntrials: 2\n"
+            "parameters: {members: [{name: lexical, kind: lexical}]}\n",
+            ValueError,
+            "however ['max_length'] change nothing",
+        ),
+        (
+            "space:\n  layout: [pair, joint]\n  pooling: {choices: [cls, mean], when: {layout: pair}}\n"
+            "  head: {choices: [linear], when: {layout: joint, pooling: mean}}\nsampler: one_change\n",
+            ValueError,
+            "head must apply to some settings, however what it needs of ['layout'] excludes it",
+        ),
         ("space: {}\n", ValueError, "space must name a parameter to vary"),
         ("space:\n  body_share: {low: 0.1, high: 0.5, step: 0.4, when: {layuot: joint}}\n", ValueError, "'layuot'"),
         ("- a\n", ValueError, "must map"),
@@ -138,6 +223,10 @@ def test_mistake_is_refused_by_name_with_the_file(tmp_path, text, error, told):
         read_sweep(path)
     assert str(caught.value).startswith(str(path))
     assert told in str(caught.value)
+
+
+def test_what_is_no_part_of_a_recipe_may_be_varied(tmp_path):
+    assert len(read_sweep(write(tmp_path, "space:\n  time_limit_minutes: [1, 2]\n")).settings()) == 2
 
 
 def test_missing_file_says_what_there_is(tmp_path):

@@ -15,15 +15,19 @@ from questlib.checks import Checked, between, one_of, refuse_unknown
 from questlib.marks import hash_text
 from questlib.parameters import TAG, override, read_parameters
 from questlib.profiles import read_profile, read_yaml
-from questlib.recipe import Recipe
+from questlib.recipe import MEMBER_RECIPES, Recipe
 from questlib.run_folder import SCORES
 from questlib.schema import TARGETS
 from questlib.sweeps.space import Dimension, read_space
+from questlib.typed_json import list_leaves
 
 SAMPLERS = ["grid", "one_change", "random", "tpe"]
 PRUNERS = ["none", "median", "hyperband"]
 # Of a run, and of a machine: no part of what is tried.
 PLACES = ("data", "out", "cache", "fingerprints")
+_KINDS: dict[str, type] = {
+    "parameters": dict, "space": dict, "seeds": list, "notebook": str, "profile": str, "objective": str, "trials": int,
+}  # fmt: skip
 # More points than these are no sweep that anyone waits for.
 _MOST_POINTS = 10_000
 
@@ -80,17 +84,29 @@ class Sweep(Checked):
         return list(islice(self._points({}, 0), self.trials or None))
 
     def single_changes(self) -> Iterator[dict[str, Any]]:
-        """Give each value that a check should try, with the first of every other parameter."""
+        """Give each value, or both ends of a range without steps, with the first of every other parameter."""
         for varied in self.space:
-            for value in varied.corners:
+            wanted = self._conditions_of(varied)
+            for value in varied.points if self.is_listed else varied.corners:
                 chosen: dict[str, Any] = {}
                 for each in self.space:
-                    wanted = varied.when.get(each.name)
                     if each.name == varied.name:
                         chosen[each.name] = value
                     elif each.applies(chosen):
-                        chosen[each.name] = wanted[0] if wanted else each.corners[0]
+                        chosen[each.name] = wanted[each.name][0] if each.name in wanted else each.corners[0]
                 yield chosen
+
+    def _conditions_of(self, varied: Dimension) -> dict[str, tuple[Any, ...]]:
+        # What the others must be for it to apply, and what these need in turn, which stand before it.
+        wanted: dict[str, tuple[Any, ...]] = {}
+        for each in reversed(self.space):
+            if each.name == varied.name or each.name in wanted:
+                for name, allowed in each.when.items():
+                    wanted[name] = tuple(value for value in allowed if value in wanted.get(name, allowed))
+        never = [name for name, allowed in wanted.items() if not allowed]
+        if never:
+            raise ValueError(f"{varied.name} must apply to some settings, however what it needs of {never} excludes it")
+        return wanted
 
     def _points(self, chosen: dict[str, Any], place: int) -> Iterator[dict[str, Any]]:
         if place == len(self.space):
@@ -202,14 +218,18 @@ def read_sweep(path: Path) -> Sweep:
     try:
         known = {each.name for each in fields(Sweep)} - {"name"}
         refuse_unknown(content, known=known, what="field of a sweep")
-        kinds = {"parameters": dict, "space": dict, "seeds": list, "notebook": str, "profile": str, "objective": str}
-        for name, kind in kinds.items():
-            if not isinstance(content.get(name, kind()), kind):
+        for name, kind in _KINDS.items():
+            if type(content.get(name, kind())) is not kind:
                 raise TypeError(f"{name} must be of type {kind.__name__}, however: {content[name]!r}")
+        for name in (*content.get("parameters", {}), *content.get("space", {})):
+            if not isinstance(name, str):
+                raise TypeError(f"a parameter must be named by a word, however: {name!r}")
+            if name in ("data", "out"):
+                raise ValueError(f"{name} must be given with the command, however the file names it")
         given = dict(content)
-        given["space"] = read_space(content.get("space", {}))
-        given["seeds"] = tuple(content.get("seeds", ()))
         given["notebook"] = Path(content.get("notebook", Sweep.notebook))
+        given["space"] = read_space(content.get("space", {}), read_parameters(given["notebook"]))
+        given["seeds"] = tuple(content.get("seeds", ()))
         sweep = Sweep(name=path.stem, **given)
         _check_points(sweep)
     except (TypeError, ValueError) as error:
@@ -225,9 +245,26 @@ def _check_points(sweep: Sweep) -> None:
             raise ValueError(f"a grid must have {_MOST_POINTS} points at most, however it has more")
     else:
         points = list(sweep.single_changes())
+    same: dict[str, dict[str, Any]] = {}
     for seed in sweep.seeds or (None,):
-        for chosen in points if seed in (None, *sweep.seeds[:1]) else points[:1]:
+        is_first = seed in (None, *sweep.seeds[:1])
+        for chosen in points if is_first else points[:1]:
             try:
-                sweep.recipe(chosen, seed=seed)
+                recipe = sweep.recipe(chosen, seed=seed)
             except (TypeError, ValueError) as error:
                 raise type(error)(f"with {chosen}: {error}") from error
+            if recipe is not None and is_first:
+                first = same.setdefault(_identify(recipe, chosen), chosen)
+                if first != chosen:
+                    differing = [name for name in first | chosen if first.get(name) != chosen.get(name)]
+                    raise ValueError(
+                        f"what is varied must change what is trained, however {differing} change nothing between "
+                        f"{first} and {chosen}"
+                    )
+
+
+def _identify(recipe: Recipe, chosen: Mapping[str, Any]) -> str:
+    # What is no part of a recipe, such as a time limit, tells trials apart too.
+    of_recipes = {each.name for each in fields(Recipe)}.union(*map(list_leaves, MEMBER_RECIPES.values()))
+    others = {name: value for name, value in chosen.items() if name.split(".")[0] not in of_recipes}
+    return json.dumps([recipe.to_dict(), others])

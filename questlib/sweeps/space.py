@@ -4,11 +4,13 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any
+from typing import Any, get_type_hints
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
 from questlib.checks import refuse_unknown
+from questlib.recipe import MEMBER_RECIPES
+from questlib.stage import STAGE_RECIPES
 
 _OF_A_RANGE = ("low", "high", "step", "log")
 
@@ -47,13 +49,16 @@ class Dimension:
         return self.points if is_choice else [self.distribution.low, self.distribution.high]  # type: ignore[attr-defined]
 
 
-def read_space(content: Mapping[str, Any]) -> tuple[Dimension, ...]:
-    """Read the parameters that a sweep file varies, by name: lists of choices, or ranges; `when` names those before."""
+def read_space(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple[Dimension, ...]:
+    """Read the parameters that a sweep file varies, by name: lists of choices, or ranges; `when` names those before.
+
+    `defaults` are the notebook's, which tell of what kind each is.
+    """
     dimensions: dict[str, Dimension] = {}
     for name, given in content.items():
         if name == "seed":
             raise ValueError("seed must not be a parameter to vary: list seeds, which are told apart from settings")
-        dimension = _read_dimension(name, given)
+        dimension = _read_dimension(name, given, kind=_kind_of(name, defaults))
         for other, allowed in dimension.when.items():
             refuse_unknown([other], known=dimensions, what=f"parameter before {name} in its when")
             points = dimensions[other].points
@@ -64,17 +69,31 @@ def read_space(content: Mapping[str, Any]) -> tuple[Dimension, ...]:
     return tuple(dimensions.values())
 
 
-def _read_dimension(name: str, given: object) -> Dimension:
+def _kind_of(name: str, defaults: Mapping[str, Any]) -> Any:  # noqa: ANN401  of a field: whatever it declares
+    *way, last = name.split(".")
+    if "stages" not in way and last in defaults:
+        return type(defaults[last])
+    if way[-1:] == ["target_weights"]:
+        return float
+    declared: dict[str, Any] = {}
+    for recipe in STAGE_RECIPES.values() if "stages" in way else MEMBER_RECIPES.values():
+        declared |= get_type_hints(recipe)
+    return declared.get(last)  # None in a mapping of a notebook of one's own
+
+
+def _read_dimension(name: str, given: object, *, kind: Any) -> Dimension:  # noqa: ANN401
     if isinstance(given, list):
         given = {"choices": given}
     if not isinstance(given, dict):
         raise TypeError(f"{name} must be a list of values or a range of low and high, however: {given!r}")
     refuse_unknown(given, known=(*_OF_A_RANGE, "choices", "when"), what=f"field of {name}")
-    when = {
-        other: tuple(allowed) if isinstance(allowed, list) else (allowed,)
-        for other, allowed in given.get("when", {}).items()
-    }
+    conditions = given.get("when", {})
+    if not isinstance(conditions, dict):
+        raise TypeError(f"the when of {name} must map other parameters to values, however: {conditions!r}")
+    when = {other: tuple(allowed) if isinstance(allowed, list) else (allowed,) for other, allowed in conditions.items()}
     if "choices" in given:
+        if set(given) & set(_OF_A_RANGE):
+            raise ValueError(f"{name} must have choices or a range, however it has both: {given!r}")
         values = _label(given["choices"], name)
         return Dimension(name=name, distribution=CategoricalDistribution(list(values)), values=values, when=when)
     options = {each: given[each] for each in _OF_A_RANGE if each in given}
@@ -83,8 +102,13 @@ def _read_dimension(name: str, given: object) -> Dimension:
     numbers = [options[each] for each in ("low", "high", "step") if each in options]
     if not all(isinstance(each, int | float) and not isinstance(each, bool) for each in numbers):
         raise TypeError(f"{name} must have numbers for its range, however: {numbers}")
-    kind = IntDistribution if all(isinstance(each, int) for each in numbers) else FloatDistribution
-    return Dimension(name=name, distribution=kind(**options), when=when)
+    if not isinstance(options.get("log", False), bool):
+        raise TypeError(f"{name} must have true or false for log, however: {options['log']!r}")
+    are_whole = all(isinstance(each, int) for each in numbers)
+    if kind is int and not are_whole:
+        raise TypeError(f"{name} must have whole numbers for its range, however: {numbers}")
+    distribution = IntDistribution if are_whole and kind is not float else FloatDistribution
+    return Dimension(name=name, distribution=distribution(**options), when=when)
 
 
 def _label(choices: object, name: str) -> dict[Any, Any]:
