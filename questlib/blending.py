@@ -120,9 +120,10 @@ def _trust_spreads(scores: FloatArray, true: FloatArray, question: npt.NDArray, 
             by_target = np.array([spearman_by_target(blended[rows], rated[rows]) for rows in drawn])
             by_spread.append(np.nan_to_num(by_target).mean(axis=0))
         by_fold.append(by_spread)
-    if not by_fold:
+    results = np.array(by_fold).reshape(-1, len(_SPREADS), true.shape[1])  # (n_folds, n_spreads, n_targets)
+    results = results.transpose(1, 0, 2).reshape(len(_SPREADS), -1)
+    if results.shape[1] < 2:  # nothing tells how sure a difference is
         return np.eye(len(_SPREADS))[0]
-    results = np.array(by_fold).transpose(1, 0, 2).reshape(len(_SPREADS), -1)  # (n_spreads, n_folds * n_targets)
     short = results[results.mean(axis=1).argmax()] - results
     error = short.std(axis=1, ddof=1) / np.sqrt(short.shape[1])
     trust = np.exp(-short.mean(axis=1) / np.maximum(error, 1e-12))

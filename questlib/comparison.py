@@ -79,6 +79,7 @@ def _describe_scoring(run: Mapping[str, Any]) -> str:
     score, data = run["score"], run["data"]
     warning = "LEAKS: " if score["leaks"] else ""
     rows = f"{score['n_rows']} rows of {score['n_questions']} questions"
+    rows += f" ({score['rows_sha256'][:8]})" if "rows_sha256" in score else ""  # of an older questlib
     return f"{warning}{rows} of {data['name']} (train.csv {data['sha256']['train.csv'][:8]}), {score['protocol']}"
 
 

@@ -21,8 +21,9 @@ from questlib.charts import (
     new_grid,
     shorten,
 )
+from questlib.data import question_of
 from questlib.pretrained import find_encoder
-from questlib.schema import ANSWER_TARGETS, QUESTION, QUESTION_TARGETS, TARGETS
+from questlib.schema import ANSWER_TARGETS, QUESTION_TARGETS, TARGETS
 from questlib.text import joint_lengths, load_tokenizer, token_coverage
 
 _BANDS = ("#16425b", "#2b6a99", "#7fb0d3", "#d5dbe1")  # rows that fit the first limit, the second, ... none
@@ -80,24 +81,27 @@ def plot_categories_and_hosts(train: pd.DataFrame, test: pd.DataFrame) -> Pictur
 
 
 def plot_repeats(frame: pd.DataFrame) -> Picture:
-    """Show how often a question (`url`) has several answers, and how often a `question_user_page` asks again."""
-    questions = frame.drop_duplicates(QUESTION)
-    rows_of_question = frame[QUESTION].value_counts()
-    questions_of_asker = questions["question_user_page"].value_counts()
-    figure = new_figure(width=10, height=4)
-    left, right = figure.subplots(1, 2)
-    for axes, repeats, color in ((left, rows_of_question, BLUE), (right, questions_of_asker, ORANGE)):
+    """Show how often a question has several answers, and how often a `question_user_page`, if told, asks again."""
+    questions = question_of(frame)
+    rows_of_question = pd.Series(questions).value_counts()
+    asker = frame.get("question_user_page", pd.Series(dtype=object))
+    questions_of_asker = asker[~pd.Series(questions, index=frame.index).duplicated()].value_counts()
+    drawn = [(rows_of_question, BLUE), (questions_of_asker, ORANGE)][: 2 if len(questions_of_asker) else 1]
+    figure = new_figure(width=5 * len(drawn), height=4)
+    panels = figure.subplots(1, len(drawn), squeeze=False)[0]
+    for axes, (repeats, color) in zip(panels, drawn, strict=True):
         counts = repeats.value_counts().sort_index()
         bars = clean(axes, grid="y").bar(counts.index, counts, color=color, width=0.75)
         axes.bar_label(bars, fmt="{:,.0f}", padding=2, fontsize=8, color=GREY)
         axes.set(yscale="log", ylim=(0.7, 3 * counts.max()))
         axes.set_xticks(np.arange(1, counts.index.max() + 1, max(1, counts.index.max() // 12)))
         axes.yaxis.set_major_formatter("{x:,.0f}")
-    left.set(xlabel="rows (answers) of a question", ylabel="questions")
-    right.set(xlabel="questions of an asker", ylabel="askers")
     several, again = (rows_of_question > 1).mean(), (questions_of_asker > 1).mean()
-    left.set_title(f"{len(questions):,} questions, {several:.0%} with several answers", loc="left")
-    right.set_title(f"{len(questions_of_asker):,} askers, {again:.0%} asked more than once", loc="left")
+    panels[0].set(xlabel="rows (answers) of a question", ylabel="questions")
+    panels[0].set_title(f"{len(rows_of_question):,} questions, {several:.0%} with several answers", loc="left")
+    if len(panels) > 1:
+        panels[1].set(xlabel="questions of an asker", ylabel="askers")
+        panels[1].set_title(f"{len(questions_of_asker):,} askers, {again:.0%} asked more than once", loc="left")
     return figure
 
 

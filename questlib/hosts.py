@@ -13,6 +13,8 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from questlib.schema import TARGETS
+
 FloatArray = npt.NDArray[np.float64]
 
 
@@ -27,6 +29,7 @@ class HostRates(BaseEstimator):
         strength: How many average rows each host's mean is smoothed with.
 
     Attributes:
+        n_targets_: How many columns there are.
         rates_: For each rare column its hosts' factors in [0, 1].
     """
 
@@ -41,6 +44,7 @@ class HostRates(BaseEstimator):
         if not np.isfinite(true).all():
             raise ValueError("targets must be finite, however: they hold NaN or infinity; drop these rows")
         known, place, n_rows = np.unique(names, return_inverse=True, return_counts=True)
+        self.n_targets_ = true.shape[1]
         self.rates_: dict[int, dict[str, float]] = {}
         for column, ratings in enumerate(true.T):
             if 0 < np.mean(ratings > 0) <= self.rare_share:
@@ -54,8 +58,13 @@ class HostRates(BaseEstimator):
         """Scale the rare columns of scores of at least 0, shape (n_rows, n_targets)."""
         check_is_fitted(self)
         scaled, names = np.array(predictions, dtype=np.float64), np.asarray(hosts, dtype=str)
-        if scaled.ndim != 2 or names.shape != (len(scaled),):
-            raise ValueError(f"predictions and hosts must have one row each, however: {scaled.shape=}, {names.shape=}")
+        if scaled.shape != (len(names), self.n_targets_) or names.ndim != 1:
+            raise ValueError(
+                f"predictions and hosts must have one row each, and {self.n_targets_} columns, however: "
+                f"{scaled.shape=}, {names.shape=}"
+            )
+        if not (scaled >= 0).all():
+            raise ValueError("predictions must be numbers of at least 0, however some are negative or NaN; clip them")
         for column, factors in self.rates_.items():
             scaled[:, column] *= [factors.get(name, 1.0) for name in names.tolist()]
         return scaled
@@ -63,12 +72,13 @@ class HostRates(BaseEstimator):
     def to_json(self) -> str:
         """Write what was set and learned as JSON."""
         check_is_fitted(self)
-        return json.dumps(self.get_params() | {"rates": self.rates_})
+        return json.dumps(self.get_params() | {"n_targets": self.n_targets_, "rates": self.rates_})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
         """Read an estimator that transforms as the one that was written."""
         state = json.loads(text)
         rates = cls(rare_share=state["rare_share"], strength=state["strength"])
+        rates.n_targets_ = state.get("n_targets", len(TARGETS))  # older ones were only ever fitted on these
         rates.rates_ = {int(column): factors for column, factors in state["rates"].items()}
         return rates

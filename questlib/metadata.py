@@ -1,6 +1,7 @@
 """What goes round the transformer: category, host and text statistics as numbers."""
 
 import json
+from collections.abc import Iterable
 from typing import Self
 
 import numpy as np
@@ -52,10 +53,7 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
                 f"n_hosts must not be negative and there must be rows, however: {self.n_hosts=}, {len(frame)=}"
             )
         refuse_missing(frame, columns=self._columns)
-        for name in METADATA_COLUMNS:
-            wrong = [value for value in frame[name].unique() if not isinstance(value, str)][:3]
-            if wrong:
-                raise TypeError(f"{name} must hold strings, however: {wrong}; fill nulls with questlib.data.fill_nulls")
+        _refuse_nulls(frame, columns=self._columns)
         self.categories_ = sorted(set(frame["category"]))
         by_count = sorted(frame["host"].value_counts().items(), key=lambda item: (-item[1], item[0]))
         self.hosts_ = sorted(host for host, _ in by_count[: self.n_hosts])
@@ -78,6 +76,7 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
         """Encode rows: zeros and ones, then text statistics in standard deviations from the mean."""
         check_is_fitted(self)
         refuse_missing(frame, columns=self._columns)
+        _refuse_nulls(frame, columns=self._columns[len(METADATA_COLUMNS) :])  # what else is null is not known
         category = frame["category"].to_numpy()[:, None] == np.array(self.categories_, dtype=object)[None, :]
         host = frame["host"].to_numpy()[:, None] == np.array(self.hosts_, dtype=object)[None, :]
         others = ~host.any(axis=1, keepdims=True)
@@ -109,3 +108,10 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
         encoder.categories_, encoder.hosts_ = (stored["state"][name] for name in ("categories_", "hosts_"))
         encoder.means_, encoder.scales_ = (np.array(stored["arrays"][name]) for name in ("means_", "scales_"))
         return encoder
+
+
+def _refuse_nulls(frame: pd.DataFrame, *, columns: Iterable[str]) -> None:
+    for name in columns:
+        wrong = [value for value in frame[name].unique() if not isinstance(value, str)][:3]
+        if wrong:
+            raise TypeError(f"{name} must hold strings, however: {wrong}; fill nulls with questlib.data.fill_nulls")

@@ -92,6 +92,8 @@ def score_predictions(
         a time, `n_draws`.
     """
     predicted, true = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    if questions is not None and len(questions) != len(true):
+        raise ValueError(f"questions must name that of each row, however: {len(questions)=}, {true.shape=}")
     drawn = [np.arange(len(true))] if questions is None else one_row_per_question(questions, draws=draws, seed=seed)
     by_draw = np.stack([spearman_by_target(predicted[rows], true[rows]) for rows in drawn])  # (n_draws, n_targets)
     common = np.array([name != RARE_TARGET for name in TARGETS])

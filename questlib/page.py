@@ -70,6 +70,10 @@ class _Run:
         return "interrupted" if self.executed.failure.name == "KeyboardInterrupt" else "failed"
 
     @property
+    def leaks(self) -> bool:
+        return self.has(SCORES) and read_json(self.folder / SCORES)["leaks"]
+
+    @property
     def score(self) -> dict[str, Any] | None:
         if self.record is not None:
             return self.record["score"]
@@ -153,7 +157,7 @@ def _describe_submission(run: _Run) -> str:
 
 
 def _list_warnings(run: _Run) -> Iterator[str]:
-    if run.score is not None and read_json(run.folder / SCORES)["leaks"]:
+    if run.leaks:
         yield "The split leaks: a question stands on both sides, and every score here reads too high."
     if run.state != "finished":
         told = {"failed": "failed", "unfinished": f"left no {OUTPUTS}, its last word"}
@@ -168,7 +172,9 @@ def _list_sections(run: _Run) -> Iterator[_Section]:
     if run.is_scored:
         yield _Section(
             "Scores",
-            "All on the same questions, which no member, blend or tie has seen.",
+            "All on the same rows, of whose questions members, blend and ties have seen others."
+            if run.leaks
+            else "All on the same questions, which no member, blend or tie has seen.",
             show_table(report.summarize_scores(folder), bars=[MEAN, MEAN_WITHOUT_RARE]),
         )
         yield _Section(
@@ -182,7 +188,8 @@ def _list_sections(run: _Run) -> Iterator[_Section]:
     if run.is_scored:
         yield _Section(
             "Scores per target",
-            "Spearman on questions that nothing was fitted on: as submitted, blended, and of every member alone.",
+            f"Spearman on {'rows' if run.leaks else 'questions'} that nothing was fitted on: as submitted, blended, "
+            "and of every member alone.",
             report.show_targets(folder),
         )
         yield _Section(

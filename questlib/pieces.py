@@ -146,12 +146,12 @@ def show_distributions(predicted: pd.DataFrame, ratings: Mapping[str, Mapping[st
 
 
 def show_ties(before: pd.DataFrame, after: pd.DataFrame) -> Html:
-    """Show predictions, in [0, 1], a column for each target, in their order, and shade those that are tied."""
+    """Show predictions, in [0, 1], a column for each target, in their order; shade those that share one when tied."""
     panels = {}
     for target in TARGETS:
         order = np.argsort(before[target].to_numpy(), kind="stable")
-        values, moved = before[target].to_numpy()[order], (before[target] != after[target]).to_numpy()[order]
-        note = f"{moved.mean():.0%} of rows tied"
+        values, tied = before[target].to_numpy()[order], after[target].duplicated(keep=False).to_numpy()[order]
+        note = f"{tied.mean():.0%} of rows tied"
         alt = f"Predictions of {target.replace('_', ' ')} in their order: {note}"
-        panels[target] = (draw_panel(alt, draw_spans(moved, color=ANSWER_COLOR), draw_curve(values)), note)
+        panels[target] = (draw_panel(alt, draw_spans(tied, color=ANSWER_COLOR), draw_curve(values)), note)
     return show_panels(panels)

@@ -7,6 +7,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import psutil
 import torch
 
@@ -14,7 +15,8 @@ import questlib
 from questlib.checkout import find_commit
 from questlib.clock import Clock, read_sessions
 from questlib.comparison import PROFILE
-from questlib.data import Tables, read_table
+from questlib.data import Tables, question_of, read_table
+from questlib.marks import hash_text
 from questlib.recipe import Recipe
 from questlib.run_folder import ENSEMBLE, INPUTS, RECIPE, RUN, SCORES, TIED, read_json, write_json
 from questlib.schema import ID
@@ -55,7 +57,7 @@ def record_run(run_folder: Path, namespace: Mapping[str, Any], *, tables: Tables
         "start": sessions[0].get("began"),  # sessions of an older version do not say
         "minutes": sum(session["seconds"] for session in sessions) / 60,
         "folds": read_json(run_folder / ENSEMBLE)["folds"],
-        "score": _read_score(run_folder),
+        "score": _read_score(run_folder, tables),
     }
     write_json(run_folder / RUN, content)
 
@@ -70,7 +72,9 @@ def _name_folders(parameters: Any) -> Any:  # noqa: ANN401  whatever JSON holds
     return [_name_folders(each) for each in parameters] if isinstance(parameters, list | tuple) else parameters
 
 
-def _read_score(run_folder: Path) -> dict[str, Any]:
+def _read_score(run_folder: Path, tables: Tables) -> dict[str, Any]:
+    ids = tables.train[ID].astype(str)
+    known = tables.train[ids.isin(read_table(run_folder / TIED, columns=(ID,))[ID])]
     scores = read_json(run_folder / SCORES)
     nested = scores["nested"]
     tied = nested["scores"]["tied"]
@@ -79,8 +83,9 @@ def _read_score(run_folder: Path) -> dict[str, Any]:
         "mean_without_rare": tied["mean_without_rare"],
         "protocol": f"blended and tied, {nested['protocol']}; {scores['protocol']}",
         "leaks": scores["leaks"],
-        "n_rows": len(read_table(run_folder / TIED, columns=(ID,))),
-        "n_questions": tied["n_rows"],  # one row of each is scored
+        "n_rows": len(known),
+        "n_questions": len(np.unique(question_of(known))),  # one row of each is scored
+        "rows_sha256": hash_text(" ".join(sorted(known[ID].astype(str)))),
     }
 
 

@@ -205,8 +205,10 @@ def _score_parts(
             for name, predicted in predictions.items():
                 score = score_predictions(predicted, targets[part], questions=questions[part])
                 by_part.setdefault(name, []).append(score)
+    n_apart = sum(len(np.unique(questions[part])) for part, _ in nested)
+    others = "questions" if n_apart == len(np.unique(questions)) else "rows"  # a split that leaks cuts questions
     return {
-        "protocol": "fitted on the other questions, one random row per question, mean over "
+        "protocol": f"fitted on the other {others}, one random row per question, mean over "
         f"{len(by_part['tied'])} parts",
         "scores": {name: _average(scores) for name, scores in by_part.items()},
     }

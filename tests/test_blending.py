@@ -118,11 +118,12 @@ def test_blend_refuses_what_it_cannot_read() -> None:
         Blend().fit(models, targets).transform(models[:1])
 
 
-@pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1), (9, 1, 1, 1, 1, 1), (2, 2, 2, 2, 2, 2, 2)])
-def test_few_questions_are_blended_as_far_as_they_tell_anything(sizes: tuple[int, ...]) -> None:
+@pytest.mark.parametrize("n_targets", [1, 2, 3])
+@pytest.mark.parametrize("sizes", [(1, 1, 1, 1, 1), (3, 1, 1, 1, 1), (9, 1, 1, 1, 1, 1), (2, 2, 2, 2, 2, 2, 2)])
+def test_few_questions_are_blended_as_far_as_they_tell_anything(sizes: tuple[int, ...], n_targets: int) -> None:
     questions = np.repeat(np.arange(len(sizes)), sizes)
     generator = np.random.default_rng(0)
-    targets = generator.random((len(questions), 3))
+    targets = generator.random((len(questions), n_targets))
     blend = Blend().fit([targets, generator.random(targets.shape)], targets, questions=questions)
     assert np.isfinite(blend.weights_).all()
     assert blend.trust_.sum() == pytest.approx(1)

@@ -63,6 +63,18 @@ def test_runs_that_were_scored_otherwise_are_told_apart(write_run) -> None:
     assert "train.csv cccccccc" in lines[2]
 
 
+def test_runs_that_were_scored_on_as_many_other_rows_are_told_apart(write_run) -> None:
+    folders = [write_run(name, 0.3) for name in ("one", "two")]
+    for folder, digest in zip(folders, ("d" * 64, "e" * 64), strict=True):
+        content = read_run(folder)
+        content["score"]["rows_sha256"] = digest
+        write_json(folder / "run.json", content)
+        list_outputs(folder)
+    table, lines = compare_runs(folders)
+    assert table["scored on"].tolist() == ["A", "B"]
+    assert lines[0].startswith("A: 9 rows of 7 questions (dddddddd) of tables")
+
+
 def test_folders_without_a_finished_run_are_named_in_a_line_each(write_run, tmp_path: Path) -> None:
     changed = write_run("changed", 0.3)
     (changed / "run.json").write_text((changed / "run.json").read_text().replace("0.3", "0.9"))

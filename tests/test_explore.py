@@ -103,6 +103,14 @@ def test_repeats_count_a_question_once_for_its_asker() -> None:
     assert {bar.get_x() + bar.get_width() / 2: bar.get_height() for bar in right.patches} == {1: 1, 2: 1}
 
 
+def test_repeats_are_told_by_title_and_body_where_no_url_does_and_without_askers() -> None:
+    frame = pd.DataFrame({"url": [None] * 3, "question_title": list("aab"), "question_body": list("xxy")})
+    [only] = explore.plot_repeats(frame).axes
+    assert {bar.get_x() + bar.get_width() / 2: bar.get_height() for bar in only.patches} == {1: 1, 2: 1}
+    assert only.get_title(loc="left") == "2 questions, 50% with several answers"
+    assert len(explore.plot_repeats(frame.assign(question_user_page=None)).axes) == 1
+
+
 def test_lengths_are_all_shown_beside_the_coverage() -> None:
     upper, lower = explore.plot_lengths(LENGTHS, coverage=COVERAGE).axes
     assert sum(bar.get_height() for bar in upper.patches) == pytest.approx(1)

@@ -133,6 +133,7 @@ def test_random_split_says_that_it_leaks(train_toy, lexical_recipe, caplog):
     scores = read_json(trained.run_folder / "scores.json")
     assert scores["leaks"]
     assert "LEAKS" in scores["protocol"]
+    assert scores["nested"]["protocol"].startswith("fitted on the other rows, ")
 
 
 def test_members_may_be_trained_on_different_numbers_of_folds(train_toy, lexical_recipe, tmp_path):

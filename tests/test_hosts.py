@@ -30,3 +30,22 @@ def test_host_rates_refuse_what_they_cannot_read() -> None:
         HostRates().transform([[0.5]], ["a"])
     with pytest.raises(ValueError, match=r"scaled.shape=\(1, 1\), names.shape=\(2,\)"):
         HostRates().fit(["a"], [[0.5]]).transform([[0.5]], ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("predictions", "message"),
+    [
+        (np.full((3, 5), 0.5), r"and 2 columns, however: scaled.shape=\(3, 5\)"),
+        (np.full((3, 1), 0.5), r"and 2 columns, however: scaled.shape=\(3, 1\)"),
+        (np.full(3, 0.5), "and 2 columns, however"),
+        ([[0.5, 0.5], [0.5, np.nan], [0.5, 0.5]], "at least 0, however some are negative or NaN"),
+        ([[0.5, 0.5], [-1.0, 0.5], [0.5, 0.5]], "at least 0, however some are negative or NaN"),
+    ],
+)
+def test_host_rates_refuse_predictions_of_other_columns_or_that_are_none(predictions: object, message: str) -> None:
+    ratings = np.zeros((1200, 2))
+    ratings[[410, 500, 700], 0] = 1.0
+    fitted = HostRates().fit(np.repeat(HOSTS, 400), ratings)
+    for rates in (fitted, HostRates.from_json(fitted.to_json())):
+        with pytest.raises(ValueError, match=message):
+            rates.transform(predictions, HOSTS)

@@ -170,6 +170,19 @@ def test_encoder_refuses_what_is_no_string(toy_frame: pd.DataFrame, column: str,
     MetadataEncoder().fit(fill_nulls(toy_frame))
 
 
+@pytest.mark.parametrize("column", TEXT_COLUMNS)
+def test_encoder_of_text_statistics_refuses_null_text_wherever_it_is_given(
+    toy_frame: pd.DataFrame, column: str
+) -> None:
+    whole = MetadataEncoder(use_text_statistics=True).fit(toy_frame)
+    toy_frame[column] = [None, *toy_frame[column][1:]]
+    for call in (whole.transform, MetadataEncoder(use_text_statistics=True).fit):
+        with pytest.raises(TypeError, match=rf"{column} must hold strings, however: \[None\]; .*fill_nulls"):
+            call(toy_frame)
+    assert np.isfinite(whole.transform(fill_nulls(toy_frame))).all()
+    MetadataEncoder().fit(toy_frame).transform(toy_frame)  # which reads no text
+
+
 def test_encoder_leaves_the_frame_as_it_was(toy_frame: pd.DataFrame) -> None:
     before = toy_frame.copy(deep=True)
     MetadataEncoder(use_text_statistics=True).fit_transform(toy_frame)

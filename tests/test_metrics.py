@@ -132,6 +132,13 @@ def test_one_row_per_question_gives_every_row_its_chance() -> None:
     )
 
 
+@pytest.mark.parametrize("n_questions", [3, 5, 9])
+def test_questions_of_other_rows_than_are_scored_are_refused(n_questions: int) -> None:
+    values = np.random.default_rng(0).random((6, 30))
+    with pytest.raises(ValueError, match=rf"must name that of each row, however: len\(questions\)={n_questions}"):
+        score_predictions(values, values, questions=np.arange(n_questions))
+
+
 @pytest.mark.parametrize(("questions", "draws"), [([], 3), (["a"], 0), (["a"], -1)])
 def test_one_row_per_question_refuses_no_rows_and_no_draws(questions: list[str], draws: int) -> None:
     message = rf"there must be rows and draws, however: len\(question_index\)={len(questions)}, draws={draws}"

@@ -239,7 +239,11 @@ def test_leaking_split_is_told_loudly(copied):
     (copied / RUN).unlink()
     scores = read_json(copied / SCORES) | {"leaks": True}
     write_json(copied / SCORES, scores)
-    assert "The split leaks" in read_page(copied).text
+    page = read_page(copied).text
+    assert "The split leaks" in page
+    assert "All on the same rows, of whose questions members, blend and ties have seen others." in page
+    assert "Spearman on rows that nothing was fitted on" in page
+    assert "which no member, blend or tie has seen" not in page
 
 
 @pytest.mark.parametrize("name", [SCORES, ENSEMBLE, RECIPE, BLENDED, "members/toy/fold-0/history.json"])

@@ -42,3 +42,10 @@ def test_ties_say_the_share_of_rows_that_share_a_value():
     assert shown.count("<rect") == 1
     assert shown.count(">75% of rows tied<") == 1
     assert shown.count(">0% of rows tied<") == 29
+
+
+def test_rows_that_had_the_common_value_before_are_tied_too():
+    before = pd.DataFrame({name: np.linspace(0, 1, 4) for name in TARGETS})
+    after = before.copy()
+    after.loc[:1, TARGETS[3]] = 0.0
+    assert show_ties(before, after).count(">50% of rows tied<") == 1

@@ -1,16 +1,21 @@
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from questlib import record
 from questlib.clock import Clock
 from questlib.comparison import PROFILE, read_run
+from questlib.data import question_of
 from questlib.folds import train_members
 from questlib.marks import list_outputs
+from questlib.recipe import LexicalRecipe
 from questlib.record import record_run
 from questlib.run_folder import read_json
+from questlib.schema import ID
 
 
 @pytest.fixture
@@ -51,6 +56,14 @@ def test_record_says_what_was_run_and_one_score(ended, trained):
     assert score["protocol"].startswith("blended and tied, fitted on the other questions, one random row per question")
     assert not score["leaks"]
     assert score["n_questions"] < score["n_rows"] < 20
+    assert len(score["rows_sha256"]) == 64
+
+
+def test_record_counts_a_question_once_where_a_split_cuts_it(train_toy, lexical_recipe):
+    trained = train_toy(replace(lexical_recipe, split="random", members=(LexicalRecipe(folds_to_train=3),)))
+    ids, tables = trained.tables.train[ID], trained.tables
+    assert record._read_score(trained.run_folder, tables)["n_questions"] == len(np.unique(question_of(tables.train)))
+    assert record._read_score(trained.run_folder, tables)["n_rows"] == len(ids)
 
 
 def test_record_holds_no_path_of_this_machine(ended):
