@@ -99,9 +99,9 @@ def attention_of_any_shape(device: torch.device) -> AbstractContextManager[None]
 def narrowed(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Let 32-bit parameters be bf16 for a while: they are turned into it once, and not by each part of a batch."""
     kept = [(parameter, parameter.data) for parameter in parameters]
-    for parameter, data in kept:
-        parameter.data = data.to(torch.bfloat16)
     try:
+        for parameter, data in kept:
+            parameter.data = data.to(torch.bfloat16)
         yield
     finally:
         for parameter, data in kept:

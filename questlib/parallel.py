@@ -27,7 +27,8 @@ class Workers:
     """Calls of functions, as many at once as there are devices.
 
     A call has a process of its own, which sees its device alone, so that `questlib.devices.pick_device` finds it there;
-    several CPUs share the threads. On one device calls are made in this process, one after the other.
+    several CPUs share the threads. On one device, the first of its kind, calls are made in this process, one after the
+    other: a library that is asked for a GPU may take the first, whichever was picked.
 
     Args:
         devices: A call each; a device may be named twice.
@@ -35,7 +36,7 @@ class Workers:
 
     def __init__(self, devices: Sequence[torch.device]) -> None:
         self._devices = list(devices)
-        self._is_alone = len(devices) == 1
+        self._is_alone = len(devices) == 1 and not devices[0].index
         self._free = list(devices)
         self._results: list[tuple[str, Any]] = []
         self._running: dict[Connection, tuple[str, BaseProcess, torch.device]] = {}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from questlib import devices
-from questlib.devices import attention_of_any_shape, keep_precision, pick_device, pick_devices, pick_precision
+from questlib.devices import attention_of_any_shape, keep_precision, narrowed, pick_device, pick_devices, pick_precision
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -143,3 +143,20 @@ def test_device_of_this_machine_computes() -> None:
     device = pick_device()
     assert device.type == "cuda"
     assert pick_precision("auto", device) in ("bf16", "fp16")
+
+
+def test_weights_are_whole_again_after_an_interrupt_however_early_it_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = [torch.nn.Parameter(torch.rand(2)) for _ in range(3)]
+    turn, turned = torch.Tensor.to, []
+
+    def stop_at_the_last(tensor: torch.Tensor, kind: torch.dtype) -> torch.Tensor:
+        if len(turned) == 2:
+            raise KeyboardInterrupt
+        turned.append(turn(tensor, kind))
+        return turned[-1]
+
+    monkeypatch.setattr(torch.Tensor, "to", stop_at_the_last)
+    with pytest.raises(KeyboardInterrupt), narrowed(weights):
+        pass
+    assert [each.dtype for each in turned] == [torch.bfloat16] * 2
+    assert {each.dtype for each in weights} == {torch.float32}

@@ -56,6 +56,18 @@ def test_an_error_in_a_process_is_raised_here():
             workers.wait()
 
 
+def test_one_gpu_that_is_not_the_first_has_a_process_of_its_own():
+    # Here there is none, so that process finds that its device is gone.
+    with Workers([torch.device("cuda", 1)]) as workers:
+        workers.start("call", os.getpid)
+        name, result = workers.wait()
+    assert (name, type(result)) == ("call", parallel.DeviceLost)
+    for first in (CPU, torch.device("cuda", 0)):
+        with Workers([first]) as workers:
+            workers.start("call", os.getpid)
+            assert workers.wait() == ("call", os.getpid())
+
+
 @pytest.mark.parametrize(
     ("visible", "device", "expected"), [(None, "cuda:1", "1"), ("3,5", "cuda:1", "5"), ("3,5", "cpu", "")]
 )

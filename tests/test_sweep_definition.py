@@ -56,7 +56,8 @@ def test_one_change_at_a_time_goes_through_the_whole_of_a_range(tmp_path):
 
 
 def test_one_change_at_a_time_keeps_to_conditions_that_stand_on_others(tmp_path):
-    text = "sampler: one_change\nspace:\n  head: [linear, hidden]\n  pooling: {choices: [cls, gru], when: {head: hidden}}\n"
+    text = "sampler: one_change\nspace:\n  head: [linear, hidden]\n"
+    text += "  pooling: {choices: [cls, gru], when: {head: hidden}}\n"
     text += "  hidden_width: {choices: [8, 16], when: {pooling: gru}}\n"
     sweep = read_sweep(write(tmp_path, text))
     grid = read_sweep(write(tmp_path, text.replace("one_change", "grid"))).settings()

@@ -54,6 +54,12 @@ def test_full_stage_learns(model, rows, tmp_path):
     assert mean_spearman(after, rows.targets) > max(0.6, mean_spearman(before, rows.targets))
 
 
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_model_that_trained_under_autocast_goes_forward_as_it_will_once_it_is_loaded(model, rows, tmp_path, precision):
+    fit(model, rows, [HEAD, FULL], tmp_path, precision=precision)
+    assert getattr(model.forward, "__func__", None) is QuestModel.forward
+
+
 def test_head_stage_leaves_the_body_alone(model, rows, tmp_path):
     before = weights_of(model)
     fit(model, rows, [HEAD], tmp_path)

@@ -36,7 +36,7 @@ class OneDeviceArguments(TrainingArguments):
 
 
 class QuestTrainer(Trainer):
-    """A Trainer that batches rows by length, evaluates as `questlib.inference.predict` does, and survives faults.
+    """A Trainer that batches rows by length, evaluates as `questlib.model.prediction` predicts, and survives faults.
 
     A batch that is too large for the device is differentiated in halves from then on, with the same gradients. A loss
     that is not finite changes nothing and ends the stage.

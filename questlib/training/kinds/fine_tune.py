@@ -69,6 +69,8 @@ class FineTune(StageKind):
             except (KeyboardInterrupt, SystemExit):
                 job.keeper.keep_interrupted()
                 raise
+        # It trained under autocast, and is to predict as it will once it is read from its file.
+        trainer.accelerator.unwrap_model(job.model, keep_fp32_wrapper=False)
         return job.tape.records
 
     def _name_trainable(self) -> set[str]:
