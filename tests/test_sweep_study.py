@@ -5,13 +5,16 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from dataclasses import fields
+from pathlib import Path
 
 import nbformat
 import pandas as pd
 import pytest
+import torch
 from nbformat.v4 import new_markdown_cell
 from optuna.trial import TrialState
 from sqlalchemy.exc import OperationalError
@@ -23,6 +26,8 @@ from questlib.run_folder import write_json
 from questlib.sweeps import study as studies
 from questlib.sweeps.__main__ import main
 from questlib.sweeps.definition import Sweep, read_sweep
+from questlib.sweeps.forecast import forecast
+from questlib.sweeps.parent import Parent, environment_of
 from questlib.sweeps.results import read_study
 from questlib.sweeps.storage import PatientStorage
 from questlib.sweeps.study import open_study
@@ -382,3 +387,42 @@ def test_storage_waits_while_its_server_is_away_and_lets_other_errors_pass(tmp_p
     assert storage.get_all_studies() == ["there"]
     with pytest.raises(KeyError):
         storage.get_trial(99)
+
+
+@pytest.mark.parametrize(("n_deaths", "status"), [(4, 0), (5, 1)])
+def test_sweep_that_the_last_worker_finishes_is_finished(sweep, tmp_path, monkeypatch, n_deaths, status):
+    monkeypatch.setattr("questlib.sweeps.parent._SECONDS_BETWEEN_LOOKS", 0.01)
+    starts = tmp_path / "starts"
+    code = f"f = open({str(starts)!r}, 'a+'); f.write('x'); f.seek(0); exit(len(f.read()) <= {n_deaths})"
+    study = open_study(sweep, folder=tmp_path, storage=None)
+    parent = Parent([sys.executable, "-c", code], n_workers=1, log_folder=tmp_path / "workers")
+    assert parent.work(study) == status
+
+
+def test_workers_share_the_cores_where_the_system_does_not_tell_which_are_ours(monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    environment = environment_of(0, n_workers=2, devices=[torch.device("cpu")])
+    assert environment["OMP_NUM_THREADS"] == "4"
+
+
+@pytest.mark.parametrize(
+    ("budget", "told"),
+    [
+        (
+            "minutes: 30",
+            "trials as fit, such as these of 10.0 min, ended after 30 min of work; 15.0 min with 2 workers",
+        ),
+        ("trials: 4", "up to 4 settings, such as these: 40.0 min of work; 20.0 min with 2 workers"),
+        ("trials: 4\nminutes: 30", "40.0 min of work, ended after 30 min of work; 15.0 min with 2 workers"),
+    ],
+)
+def test_forecast_keeps_to_the_budget(tmp_path, monkeypatch, capsys, toy_folder, budget, told):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.setattr("questlib.sweeps.forecast._time_opening", lambda: 0.0)
+    monkeypatch.setattr("questlib.sweeps.forecast._fold_seconds", lambda *_: 600.0)
+    file = tmp_path / "any.yaml"
+    members = "parameters: {members: [{name: lexical, kind: lexical}]}"
+    file.write_text(f"space:\n  members.lexical.alpha: {{low: 1, high: 9}}\nsampler: random\n{members}\n{budget}\n")
+    forecast(read_sweep(file), read_tables(toy_folder), n_workers=2)
+    assert told in capsys.readouterr().out

@@ -38,10 +38,14 @@ def forecast(sweep: Sweep, tables: Tables, *, n_workers: int) -> float:
     total = sum(seconds)
     if sweep.is_listed:
         told = f"{len(seconds)} trials: {total / 60:.1f} min of work"
-    else:
+    elif sweep.trials:
         total *= sweep.trials * max(1, len(sweep.seeds)) / len(seconds)
-        told = f"up to {sweep.trials or 'any number of'} settings, such as these: {total / 60:.1f} min of work"
-    limit = f", ended after {sweep.minutes:g} min of it" if sweep.minutes else ""
+        told = f"up to {sweep.trials} settings, such as these: {total / 60:.1f} min of work"
+    else:
+        told = f"as many trials as fit, such as these of {total / len(seconds) / 60:.1f} min"
+        total = 60 * sweep.minutes
+    limit = f", ended after {sweep.minutes:g} min of work" if sweep.minutes else ""
+    total = min(total, 60 * sweep.minutes) if sweep.minutes else total
     sys.stdout.write(f"{told}{limit}; {total / 60 / n_workers:.1f} min with {n_workers} workers side by side at most\n")
     return total
 

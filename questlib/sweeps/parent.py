@@ -21,13 +21,13 @@ logger = logging.getLogger(__name__)
 # A worker that dies as often as this has something wrong that another one will not mend.
 _MOST_STARTS = 5
 _SECONDS_BETWEEN_LOOKS = 0.5
-_SECONDS_TO_END = 30.0
 
 
 def environment_of(number: int, *, n_workers: int, devices: Sequence[torch.device]) -> dict[str, str]:
     """Give a worker's environment: a GPU of its own, or its share of the cores."""
     if devices[0].type == "cpu":
-        threads = max(1, len(os.sched_getaffinity(0)) // n_workers)
+        n_cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        threads = max(1, n_cores // n_workers)
         return {"OMP_NUM_THREADS": str(threads), "MKL_NUM_THREADS": str(threads)}
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     index = devices[number % len(devices)].index
@@ -50,6 +50,7 @@ class Parent:
         self._log_folder = log_folder
         self._running: dict[int, subprocess.Popen] = {}
         self._n_starts = 0
+        self._is_finished = False
         self.received: int | None = None
 
     def work(self, study: "studies.optuna.Study") -> int:
@@ -69,7 +70,7 @@ class Parent:
                 signal.signal(number, handler)
         if self.received is not None:
             return 128 + self.received
-        return int(self._n_starts >= _MOST_STARTS * self.n_workers)
+        return int(not self._is_finished)
 
     def _start(self, number: int) -> None:
         self._n_starts += 1
@@ -87,6 +88,7 @@ class Parent:
             if status is None:
                 continue
             del self._running[number]
+            self._is_finished |= status == 0  # a worker ends well only when nothing is left to do
             if status == 0 or self.received is not None:
                 continue
             n_taken = take_back(study)
