@@ -5,8 +5,9 @@ PROFILE ?= sample
 VENV := .venv/bin
 INSTALLED := .venv/installed
 KAGGLE := $(VENV)/python -m questlib.kaggle
-# The sample is for its own profile; others may name tables themselves.
-TABLES = $(if $(or $(filter-out file,$(origin DATA)),$(filter sample,$(PROFILE))),--data '$(DATA)')
+# The sample is for its own profile; others may name tables themselves, and runs that were made know theirs.
+NAMED_DATA = $(if $(filter-out file,$(origin DATA)),--data '$(DATA)')
+TABLES = $(or $(NAMED_DATA),$(if $(filter sample,$(PROFILE)),--data '$(DATA)'))
 KERNEL ?= train
 NAMED = --owner '$(OWNER)' --kernel '$(KERNEL)'
 # PROFILE's default is for runs at home.
@@ -73,7 +74,7 @@ sweep: install  ## Run many trials: SWEEP=sweeps/name.yaml DATA=folder WORKERS=n
 	$(VENV)/python -m questlib.sweeps run '$(SWEEP)' --data '$(DATA)' $(if $(WORKERS),--workers $(WORKERS)) $(SWEPT) $(ARGS)
 
 sweep-report: install  ## Report on a sweep: SWEEP=sweeps/name.yaml DATA=folder STORAGE=url, or on runs: RUNS='runs/*'
-	$(VENV)/python -m questlib.sweeps report --data '$(DATA)' $(if $(RUNS),--runs $(RUNS),--sweep '$(SWEEP)') $(SWEPT) $(ARGS)
+	$(VENV)/python -m questlib.sweeps report $(if $(RUNS),$(NAMED_DATA) --runs $(RUNS),--data '$(DATA)' --sweep '$(SWEEP)') $(SWEPT) $(ARGS)
 
 ablation: install  ## Train with one change at a time, and write bench/ablation.md: DATA=folder (half an hour on 2 cores; goes on where it was)
 	$(VENV)/python -m questlib.sweeps run sweeps/ablation.yaml --data '$(DATA)'

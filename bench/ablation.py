@@ -39,7 +39,7 @@ def compare_with_first(trials: pd.DataFrame, train: pd.DataFrame) -> pd.DataFram
     first = done[done["setting"] == done["setting"].min()].set_index("seed")
     rows = []
     for _, group in done.groupby("setting"):
-        changed = [name for name in parameters if group[name].iloc[0] != first[name].iloc[0]]
+        changed = [name for name in parameters if str(group[name].iloc[0]) != str(first[name].iloc[0])]
         scores = [read_json(Path(folder) / SCORES)["nested"]["scores"] for folder in group["folder"]]
         pairs = [
             compare(train, read_tied(Path(first["folder"][trial.seed])), read_tied(Path(trial.folder)))

@@ -104,10 +104,16 @@ def _has_grown(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -
 
 
 def _hash_inputs(recipe: Recipe, tables: Tables) -> dict[str, Any]:
-    frames = {"train.csv": tables.train, "test.csv": tables.test, "sample_submission.csv": tables.sample_submission}
-    hashes: dict[str, Any] = {name: _hash_frame(frame) for name, frame in frames.items()}
     encoders = {f"{number} ({Path(name).name})": name for number, name in enumerate(recipe.encoders)}
-    return hashes | {"encoder": {title: hash_encoder(find_encoder(name)) for title, name in encoders.items()}}
+    return hash_tables(tables) | {
+        "encoder": {title: hash_encoder(find_encoder(name)) for title, name in encoders.items()}
+    }
+
+
+def hash_tables(tables: Tables) -> dict[str, Any]:
+    """Hash what tables hold, each by the name of its file."""
+    frames = {"train.csv": tables.train, "test.csv": tables.test, "sample_submission.csv": tables.sample_submission}
+    return {name: _hash_frame(frame) for name, frame in frames.items()}
 
 
 def _hash_frame(frame: pd.DataFrame) -> str:

@@ -11,6 +11,7 @@ from pathlib import Path
 from optuna.trial import TrialState
 
 from questlib.data import read_tables
+from questlib.inputs import expand_homes
 from questlib.recipe import TransformerRecipe
 from questlib.run import Interrupted
 from questlib.run_folder import refuse_unwritable
@@ -27,6 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, stream=sys.stdout, format=_format(parsed), datefmt="%H:%M:%S")
     logging.getLogger("questlib.sweeps").setLevel(logging.INFO)
     try:
+        expand_homes(parsed)
         return parsed.command(parsed)
     except KeyboardInterrupt:
         return 128 + signal.SIGINT

@@ -18,7 +18,7 @@ from scipy.stats import studentized_range
 from questlib.clock import read_sessions
 from questlib.data import Tables
 from questlib.paired import compare, read_tied
-from questlib.resume import flatten
+from questlib.resume import flatten, hash_tables
 from questlib.run_folder import INPUTS, RECIPE, SCORES, TIED, read_json
 from questlib.sweeps import study as studies
 from questlib.sweeps.definition import look_up, name_of
@@ -89,7 +89,7 @@ def read_runs(folders: Iterable[Path], *, objective: str, tables: Tables | None)
 
 def _choose_runs(folders: Iterable[Path], tables: Tables | None) -> tuple[list[Path], list[str]]:
     # Scores on other rows cannot be compared; what is no run of quest.ipynb does not say what it was trained on.
-    wanted = None if tables is None else studies.hash_tables(tables)[_TRAIN]
+    wanted = None if tables is None else hash_tables(tables)[_TRAIN]
     runs, left_out = [], []
     for folder in folders:
         known = read_json(folder / INPUTS).get(_TRAIN) if (folder / INPUTS).is_file() else None

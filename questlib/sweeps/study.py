@@ -16,7 +16,7 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from questlib.data import Tables
-from questlib.resume import _hash_frame
+from questlib.resume import hash_tables
 from questlib.sweeps.definition import Sweep
 from questlib.sweeps.storage import DATABASE, GRACE_SECONDS, open_storage
 
@@ -110,12 +110,6 @@ def refuse_other_tables(study: optuna.Study, tables: Tables) -> None:
             f"the sweep {study.study_name} must have the tables that it began with, however others are given: "
             f"{', '.join(changed)}; name the same DATA, or another folder OUT for another sweep"
         )
-
-
-def hash_tables(tables: Tables) -> dict[str, str]:
-    """Hash the tables of a run as its inputs.json does."""
-    frames = {"train.csv": tables.train, "test.csv": tables.test, "sample_submission.csv": tables.sample_submission}
-    return {name: _hash_frame(frame) for name, frame in frames.items()}
 
 
 def add_missing(study: optuna.Study, sweep: Sweep) -> int:
