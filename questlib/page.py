@@ -71,7 +71,7 @@ class _Run:
 
     @property
     def leaks(self) -> bool:
-        return self.has(SCORES) and read_json(self.folder / SCORES)["leaks"]
+        return self.score is not None and read_json(self.folder / SCORES)["leaks"]
 
     @property
     def score(self) -> dict[str, Any] | None:

@@ -122,18 +122,6 @@ def run_session(session: Session, folder: Path, *, threads: int) -> Outcome:
     working.mkdir()
     (working / NOTEBOOK).write_text(session.text, encoding="utf-8")
     python = session.twin.folder
-    environment = {
-        "PATH": f"{python}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
-        "HOME": "/tmp/home",
-        "LANG": "C.UTF-8",
-        "PIP_CONFIG_FILE": os.devnull,
-        "KAGGLE_KERNEL_RUN_TYPE": "Batch",
-        "MKL_THREADING_LAYER": "GNU",
-        "OMP_NUM_THREADS": str(threads),
-        "CUDA_VISIBLE_DEVICES": "",  # it is rehearsed without a GPU, wherever that is
-    }
-    if session.kind is SessionKind.HIDDEN_TEST:
-        environment["KAGGLE_IS_COMPETITION_RERUN"] = "1"
     logger.info("%s: started", session.name)
     start, ended = time.monotonic(), threading.Event()
     stood: list[float] = []
@@ -144,7 +132,7 @@ def run_session(session: Session, folder: Path, *, threads: int) -> Outcome:
         attached=attached,
         working=working,
         python=python,
-        environment=environment,
+        environment=_list_variables(session, threads=threads),
         timeout=_TIMEOUT,
         log=log,
     )
@@ -167,6 +155,20 @@ def run_session(session: Session, folder: Path, *, threads: int) -> Outcome:
     )
     logger.info("%s: status %d after %.0f s %s", session.name, status, outcome.seconds, error[:200])
     return outcome
+
+
+def _list_variables(session: Session, *, threads: int) -> dict[str, str]:
+    variables = {
+        "PATH": f"{session.twin.folder}/bin:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
+        "HOME": "/tmp/home",
+        "LANG": "C.UTF-8",
+        "PIP_CONFIG_FILE": os.devnull,
+        "KAGGLE_KERNEL_RUN_TYPE": "Batch",
+        "MKL_THREADING_LAYER": "GNU",
+        "OMP_NUM_THREADS": str(threads),
+        "CUDA_VISIBLE_DEVICES": "",  # it is rehearsed without a GPU, wherever that is
+    }
+    return variables | ({"KAGGLE_IS_COMPETITION_RERUN": "1"} if session.kind is SessionKind.HIDDEN_TEST else {})
 
 
 def _watch(name: str, working: Path, ended: threading.Event, stood: list[float]) -> None:
