@@ -13,9 +13,8 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from questlib.ranks import FloatArray
 from questlib.schema import TARGETS
-
-FloatArray = npt.NDArray[np.float64]
 
 
 class HostRates(BaseEstimator):

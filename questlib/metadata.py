@@ -76,7 +76,7 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
         """Encode rows: zeros and ones, then text statistics in standard deviations from the mean."""
         check_is_fitted(self)
         refuse_missing(frame, columns=self._columns)
-        _refuse_nulls(frame, columns=self._columns[len(METADATA_COLUMNS) :])  # what else is null is not known
+        _refuse_nulls(frame, columns=self._texts)  # a category or host that is null is one not seen
         category = frame["category"].to_numpy()[:, None] == np.array(self.categories_, dtype=object)[None, :]
         host = frame["host"].to_numpy()[:, None] == np.array(self.hosts_, dtype=object)[None, :]
         others = ~host.any(axis=1, keepdims=True)
@@ -84,8 +84,12 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
         return np.hstack([category, host, others, statistics]).astype(np.float32)  # (n_rows, n_features)
 
     @property
+    def _texts(self) -> tuple[str, ...]:
+        return TEXT_COLUMNS if self.use_text_statistics else ()
+
+    @property
     def _columns(self) -> tuple[str, ...]:
-        return METADATA_COLUMNS + (TEXT_COLUMNS if self.use_text_statistics else ())
+        return METADATA_COLUMNS + self._texts
 
     def _statistics(self, frame: pd.DataFrame) -> npt.NDArray[np.float64]:
         if not self.use_text_statistics:

@@ -54,6 +54,7 @@ class _Run:
         self.record = read_run(folder) if self.has(RUN, OUTPUTS) else None
         self.recipe = Recipe.from_dict(read_json(folder / RECIPE)).without_paths() if self.has(RECIPE, INPUTS) else None
         self.is_scored = self.has(RECIPE, INPUTS, SCORES, ENSEMBLE, BLENDED)
+        self.leaks = self.score is not None and read_json(folder / SCORES)["leaks"]
         self.sessions = read_sessions(folder)
 
     def has(self, *names: str) -> bool:
@@ -68,10 +69,6 @@ class _Run:
         if self.executed.failure is None:
             return "broken off"
         return "interrupted" if self.executed.failure.name == "KeyboardInterrupt" else "failed"
-
-    @property
-    def leaks(self) -> bool:
-        return self.score is not None and read_json(self.folder / SCORES)["leaks"]
 
     @property
     def score(self) -> dict[str, Any] | None:

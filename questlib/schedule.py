@@ -59,9 +59,9 @@ class Schedule:
         begun |= {task.member.name for task in waiting if progress_of[task.name] is not None}
         waiting = self._put_off(waiting, begun=begun, left=left)
         kept = progress_of[waiting[0].name]
-        if math.isinf(self.clock.limit):  # what a limit before had cut is trained after all, stage by stage
-            return waiting[0] if kept is None else replace(waiting[0], share=replace(kept[0], first_stage_alone=False))
         first = waiting[0] if kept is None else replace(waiting[0], share=kept[0])
+        if math.isinf(self.clock.limit):  # stages that a limit before had left out are trained after all
+            return replace(first, share=replace(first.share, first_stage_alone=False))
         if first.member.is_quick and (left > 0 or not self._standing.is_there):
             return first  # whatever the limit is, something is to stand
         begun_before = [progress_of[task.name] for task in waiting]

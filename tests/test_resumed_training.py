@@ -1,5 +1,6 @@
 """An interrupted training, gone on with, is the training that was not interrupted."""
 
+import itertools
 import logging
 import math
 import os
@@ -240,6 +241,17 @@ def test_checkpoint_that_finds_no_room_is_told_and_the_training_goes_on(training
     assert "the disk must have room for state.safetensors, however it is full" in caplog.text
 
 
+def change_batch(monkeypatch, number, change) -> None:  # noqa: ANN001
+    """Let the loss of one batch, from 1, be what is made of the model, with its gradients, and that loss."""
+    original, batches = QuestTrainer._differentiate, itertools.count(1)
+
+    def differentiate(self, model, inputs):
+        loss = original(self, model, inputs)
+        return change(model, loss) if next(batches) == number else loss
+
+    monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
+
+
 @pytest.fixture
 def scaled_loss(monkeypatch):
     """What a GPU's fp16 makes of a step: the Trainer's own, with a loss that is scaled."""
@@ -276,16 +288,11 @@ def test_training_with_a_scaled_loss_is_gone_on_with(
 def test_a_step_in_which_a_scaled_loss_overflows_is_left_out_and_what_is_kept_of_it_are_numbers(
     scaled_loss, training, tmp_path, monkeypatch
 ):
-    original, seen = QuestTrainer._differentiate, []
-
-    def differentiate(self, model, inputs):
-        loss = original(self, model, inputs)
-        seen.append(1)
-        if len(seen) == 4:
-            next(model.parameters()).grad.fill_(math.inf)
+    def overflow(model, loss):
+        next(model.parameters()).grad.fill_(math.inf)
         return loss
 
-    monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
+    change_batch(monkeypatch, 4, overflow)
     monkeypatch.setattr("questlib.training.keeper._SECONDS_PER_SECOND", 0)  # a checkpoint after every step
     _, history, notes = training.run(Checkpoints(tmp_path / "kept"))
     assert notes == []
@@ -294,14 +301,7 @@ def test_a_step_in_which_a_scaled_loss_overflows_is_left_out_and_what_is_kept_of
 
 
 def test_a_scaled_loss_that_is_not_finite_changes_nothing_and_ends_the_stage(scaled_loss, training, monkeypatch):
-    original, seen = QuestTrainer._differentiate, []
-
-    def differentiate(self, model, inputs):
-        seen.append(1)
-        loss = original(self, model, inputs)
-        return loss * math.nan if len(seen) == 1 else loss
-
-    monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
+    change_batch(monkeypatch, 1, lambda _, loss: loss * math.nan)
     model, _, notes = training.run()
     assert notes == ["the loss was not finite at step 1: the stage ended, with the best weights so far"]
     assert all(torch.isfinite(each).all() for each in model.parameters())
@@ -381,14 +381,7 @@ def test_shortened_training_that_was_interrupted_ends_where_it_would_have(traini
 
 
 def test_loss_that_is_not_finite_changes_nothing_and_ends_the_stage(training, monkeypatch):
-    original, seen = QuestTrainer._differentiate, []
-
-    def differentiate(self, model, inputs):
-        seen.append(1)
-        loss = original(self, model, inputs)
-        return loss * math.nan if len(seen) == 7 else loss
-
-    monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
+    change_batch(monkeypatch, 7, lambda _, loss: loss * math.nan)
     model, history, notes = training.run()
     assert notes == ["the loss was not finite at step 7: the stage ended, with the best weights so far"]
     assert max(record["step"] for record in history if record["number"] == 0) == 7

@@ -80,8 +80,9 @@ def refuse_unready(order: Order) -> None:
     """
     if order.kernel == "predict":
         _refuse_unfinished(order.run)
-    order.choose_parameters()
-    order.name_encoders()
+        order.choose_parameters()
+    else:
+        order.name_encoders()
 
 
 def write_bundle(order: Order, out: Path) -> None:

@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
 from optuna.storages import BaseStorage, RDBStorage, RetryHeartbeatStaleTrialCallback
 from optuna.storages._heartbeat import BaseHeartbeat
+from optuna.trial import FrozenTrial
 from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import (
@@ -41,7 +43,6 @@ class PatientStorage(RDBStorage):
     def __init__(self, url: str) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ExperimentalWarning)
-            retry = RetryHeartbeatStaleTrialCallback(max_retry=None, inherit_intermediate_values=True)
             is_file = url.startswith("sqlite")
             # Of those that begin at the same moment one makes the tables; the others find them at their second try.
             _wait_out(super().__init__, faults=(SQLAlchemyError,), patience=_PATIENCE_TO_BEGIN)(
@@ -49,7 +50,7 @@ class PatientStorage(RDBStorage):
                 engine_kwargs={"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True},
                 heartbeat_interval=_HEARTBEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=retry,
+                heartbeat_stale_trial_callback=requeue,
             )
         if is_file:
             # A transaction that reads first and then writes would find the file locked by another one like it, or take
@@ -97,6 +98,13 @@ def _wait_out(
             pause = min(2 * pause, 5.0)
 
     return patient
+
+
+def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Queue a trial that was broken off once more, with the parameters and evaluations that it has."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        RetryHeartbeatStaleTrialCallback(max_retry=None, inherit_intermediate_values=True)(study, trial)
 
 
 def open_storage(folder: Path, url: str | None) -> PatientStorage:

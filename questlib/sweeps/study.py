@@ -12,13 +12,13 @@ import optuna
 import psutil
 from optuna.exceptions import ExperimentalWarning, UpdateFinishedTrialError
 from optuna.samplers import BaseSampler, RandomSampler, TPESampler
-from optuna.storages import RetryHeartbeatStaleTrialCallback, fail_stale_trials
+from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from questlib.data import Tables
 from questlib.resume import hash_tables
 from questlib.sweeps.definition import Sweep
-from questlib.sweeps.storage import DATABASE, GRACE_SECONDS, open_storage
+from questlib.sweeps.storage import DATABASE, GRACE_SECONDS, open_storage, requeue
 
 # What a trial is told by, in its user attributes.
 SETTING, SEED, WORKER, ERROR, SECONDS, SURPLUS = "setting", "seed", "worker", "error", "seconds", "surplus"
@@ -229,10 +229,3 @@ def put_back(study: optuna.Study, trial: FrozenTrial) -> bool:
         return False
     requeue(study, trial)
     return True
-
-
-def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Queue a trial that was broken off once more, with the parameters and evaluations that it has."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ExperimentalWarning)
-        RetryHeartbeatStaleTrialCallback(max_retry=None, inherit_intermediate_values=True)(study, trial)
