@@ -51,7 +51,7 @@ class RankTies(BaseEstimator):
     """Tie runs of predictions, per column, where that raises Spearman's correlation on questions not seen.
 
     What is learned are intervals of prediction values, so a row's answer does not depend on the other rows of its
-    table; only a column that would become constant in a table is left as it was in that table. Order is never
+    table; only a column whose order ties would take whole is left as it was in that table. Order is never
     reversed, and transforming twice equals transforming once.
 
     Args:
@@ -128,8 +128,10 @@ class RankTies(BaseEstimator):
                 inside = (predicted[:, column] >= lowest) & (predicted[:, column] < below)
                 tied[inside, column] = value
         # A constant column scores nothing (Kaggle refuses it), so there the raw order is the better answer.
-        flattened = (np.ptp(tied, axis=0) == 0) if len(tied) else np.zeros(tied.shape[1], dtype=bool)
-        tied[:, flattened] = predicted[:, flattened]
+        # A row alone has no order to lose, and is answered as among others.
+        if len(tied):
+            flattened = (np.ptp(tied, axis=0) == 0) & (np.ptp(predicted, axis=0) > 0)
+            tied[:, flattened] = predicted[:, flattened]
         return tied
 
     def to_json(self) -> str:

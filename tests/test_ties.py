@@ -141,6 +141,14 @@ def test_constant_columns_are_left_alone(constant: str) -> None:
     assert np.array_equal(ties.transform(predictions)[:, 0], predictions[:, 0])
 
 
+def test_a_row_alone_is_answered_as_among_others() -> None:
+    predictions, targets = noisy_table(500, 4)
+    ties = RankTies().fit(predictions, targets)
+    tied = ties.transform(predictions)
+    assert (tied != predictions).any()
+    assert all(np.array_equal(ties.transform(predictions[[row]]), tied[[row]]) for row in range(500))
+
+
 def test_state_survives_json() -> None:
     predictions, targets = noisy_table(500, 4)
     ties = RankTies(caution=0.25).fit(predictions, targets)
