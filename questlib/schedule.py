@@ -62,8 +62,8 @@ class Schedule:
         first = waiting[0] if kept is None else replace(waiting[0], share=kept[0])
         if math.isinf(self.clock.limit):  # stages that a limit before had left out are trained after all
             return replace(first, share=replace(first.share, first_stage_alone=False))
-        if first.member.is_quick and (left > 0 or not self._standing.is_there):
-            return first  # whatever the limit is, something is to stand
+        if first.member.is_quick and (left > 0 or not self._standing.is_scored):
+            return first  # whatever the limit is, something is to stand, and its score with it
         begun_before = [progress_of[task.name] for task in waiting]
         busy = [max(0.0, self._ends[task.name] - now) for task in running]
         at_work = {task.member.name for task in running}

@@ -48,9 +48,14 @@ class Standing:
         """Whether a submission stands."""
         return (self._folder / SUBMISSION).is_file()
 
+    @property
+    def is_scored(self) -> bool:
+        """Whether there is an ensemble, without which a run cannot end."""
+        return (self._folder / ENSEMBLE).is_file()
+
     def read(self) -> pd.DataFrame:
         """Read it, once there is an ensemble that it stands on."""
-        if not (self._folder / ENSEMBLE).is_file():
+        if not self.is_scored:
             if self._refusal is not None:
                 raise self._refusal
             raise ValueError(
@@ -83,7 +88,7 @@ class Standing:
                 self.stand_in(read_member(self._folder, name, folds=folds, tables=self._tables).test)
             return
         names = ", ".join(f"{name} {len(folds)}" for name, folds in usable.items())
-        if self.is_there and (self._folder / ENSEMBLE).is_file() and (self._folder / TIED).is_file():
+        if self.is_there and self.is_scored and (self._folder / TIED).is_file():
             after = pd.DataFrame(candidate.tied, index=candidate.ids, columns=list(TARGETS))
             after["fold"] = candidate.folds
             gain, error, n_questions = compare(self._tables.train, read_tied(self._folder), after)

@@ -79,6 +79,14 @@ def test_limit_that_is_too_short_for_anything_leaves_what_stood(slow, long_recip
     )
 
 
+def test_limit_of_the_past_leaves_a_submission_whose_score_is_known(toy_folder, tmp_path):
+    # Three questions in a fold: one fold alone cannot be scored.
+    recipe = Recipe(members=(LexicalRecipe(folds_to_train=5),), folds=5)
+    _, submission, _ = run_limited(recipe, toy_folder, tmp_path, seconds=0.01)
+    assert len(submission) == 6
+    assert read_json(tmp_path / "run" / "ensemble.json")["folds"] == {"lexical": [0, 1]}
+
+
 def test_higher_limit_extends_the_run(long_recipe, toy_folder, tmp_path):
     run_limited(long_recipe, toy_folder, tmp_path, seconds=1)
     assert "toy" not in read_json(tmp_path / "run" / "ensemble.json")["folds"]
