@@ -106,10 +106,10 @@ def edit_notebook(change: Callable[[dict], None]) -> Callable[[Path], None]:
     return edit
 
 
-def add_code(source: str) -> Callable[[Path], None]:
+def add_code(source: str, *, first: bool = False) -> Callable[[Path], None]:
     def add(notebook: dict) -> None:
         cell = {"cell_type": "code", "id": "seeded", "metadata": {}, "outputs": [], "execution_count": None}
-        notebook["cells"].append(cell | {"source": source})
+        notebook["cells"].insert(0 if first else len(notebook["cells"]), cell | {"source": source})
 
     return edit_notebook(add)
 
@@ -231,6 +231,21 @@ FAULTS: dict[str, tuple[Check, Callable[[Path], None], str]] = {
         replace_text("HF_HUB_OFFLINE", "HF_HUB_SOMETHING"),
         "before HF_HUB_OFFLINE",
     ),
+    "hub closed in a word alone": (
+        Check.HUB_CLOSED,
+        add_code("name = 'HF_HUB_OFFLINE'\nimport transformers", first=True),
+        "cell seeded imports ['transformers'] before",
+    ),
+    "hub closed after the import": (
+        Check.HUB_CLOSED,
+        add_code("import os\nimport transformers\nos.environ['HF_HUB_OFFLINE'] = '1'", first=True),
+        "cell seeded imports ['transformers'] before",
+    ),
+    "hub opened": (
+        Check.HUB_CLOSED,
+        add_code("import os\nos.environ['HF_HUB_OFFLINE'] = '0'\nimport transformers", first=True),
+        "cell seeded imports ['transformers'] before",
+    ),
 }
 
 
@@ -286,6 +301,20 @@ def test_seeded_fault_fails_its_check(name: str, rehearsal: Rehearsal) -> None:
     found = failed_checks(rehearsal)
     assert check in found
     assert words in found[check]
+
+
+def test_a_hub_that_is_closed_in_the_cell_that_imports_is_closed(rehearsal: Rehearsal) -> None:
+    add_code("import os\nos.environ['HF_HUB_OFFLINE'] = '1'\nimport transformers", first=True)(rehearsal.bundle)
+    assert failed_checks(rehearsal) == {}
+
+
+def test_a_kernel_that_may_ask_the_hub_fails_its_check(project: Path, encoder_folder: Path, tmp_path: Path) -> None:
+    order = order_of(project, encoder_folder)
+    order = replace(order, overrides={**order.overrides, "use_internet": True})
+    write_bundle(order, tmp_path)
+    [found] = [one for one in check_statically(order, tmp_path) if one.state == FAILED]
+    assert found.check is Check.HUB_CLOSED
+    assert "use_internet must be False, however: True" in found.evidence
 
 
 def test_rehearsal_ends_and_records_where_a_check_fails_before_anything_runs(rehearsal: Rehearsal) -> None:

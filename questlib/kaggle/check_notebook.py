@@ -17,6 +17,10 @@ _ENDERS = {"exit", "quit", "sys.exit", "os._exit", "input"}
 _FETCHERS = re.compile(r"https?://|git clone|\bwget\b|\bcurl\b")
 _TRACES = re.compile(r"/home/\w+|/Users/\w+|/root/|[A-Z]:\\\\")
 _HUBS = {"transformers", "datasets", "huggingface_hub", "questlib"}
+# How a statement closes the hub, as `ast.unparse` writes it; the libraries look once, when they are imported.
+_CLOSING = re.compile(
+    r"os\.environ(\.update\((.*, )?HF_HUB_OFFLINE=|\['HF_HUB_OFFLINE'\] = )('1'|str\(int\(not use_internet\)\))"
+)
 
 
 def check_notebook(path: Path, *, parameters: dict[str, Any], attached: set[str]) -> list[Finding]:
@@ -122,6 +126,8 @@ def _judge_code(cells: list[nbformat.NotebookNode]) -> list[str]:
 
 def _judge_hub(cells: list[nbformat.NotebookNode], parameters: dict[str, Any], attached: set[str]) -> list[str]:
     wrong = []
+    if parameters.get("use_internet"):
+        wrong.append("use_internet must be False, however: True; a kernel has no internet to fetch from")
     named: dict[str, Any] = {name: parameters[name] for name in ("data", "run") if name in parameters}
     if "members" in parameters:
         named |= {f"encoder {name}": name for name in Recipe.from_parameters(parameters).encoders}
@@ -130,10 +136,11 @@ def _judge_hub(cells: list[nbformat.NotebookNode], parameters: dict[str, Any], a
             wrong.append(f"{name} must be the slug of an attached source, however: {value!r}, attached: {attached}")
     switched = False
     for cell in cells:
-        switched |= "HF_HUB_OFFLINE" in cell.source
-        imported = set() if _list_magics(cell.source) else set(_imports(cell.source))
-        if imported & _HUBS and not switched:
-            wrong.append(f"cell {cell.id} imports {sorted(imported & _HUBS)} before HF_HUB_OFFLINE is set")
+        for statement in () if _list_magics(cell.source) else ast.parse(cell.source).body:
+            imported = _HUBS.intersection(_imports(statement))
+            if imported and not switched:
+                wrong.append(f"cell {cell.id} imports {sorted(imported)} before HF_HUB_OFFLINE is set")
+            switched = switched or bool(_CLOSING.match(ast.unparse(statement)))
     return wrong
 
 
@@ -141,8 +148,8 @@ def _list_magics(source: str) -> list[str]:
     return [line for line in source.splitlines() if line.lstrip().startswith(("%", "!"))]
 
 
-def _imports(source: str) -> Iterator[str]:
-    for node in ast.walk(ast.parse(source)):
+def _imports(statement: ast.stmt) -> Iterator[str]:
+    for node in ast.walk(statement):
         if isinstance(node, ast.Import):
             yield from (alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -12,6 +12,7 @@ from questlib.kaggle.sessions import HUB_NAME, SHORT_LIMIT_SECONDS, Outcome, Ses
 
 _MOST_FILES, _MOST_BYTES = 500, 20 * 1000**3
 _AT_ONCE = 5.0  # seconds
+_CLOSED = "HF_HUB_OFFLINE=1"  # what an encoder that is not here is told with
 _EARLY = 0.6  # of a session: here it trains for seconds, and to install and import takes half a minute
 
 
@@ -48,7 +49,7 @@ def judge_outcomes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
     if missed := [str(each) for each in MOUNTS if each not in seen]:
         yield Finding(check=Check.MOUNTS, state=UNCHECKED, evidence=f"no session had: {', '.join(missed)}")
     yield judge(Check.WRITES, list(_judge_writes(outcomes)), evidence="all else was read-only")
-    yield from _judge_network(outcomes)
+    yield from _judge_network(outcomes, what="sessions")
     yield judge(Check.GPUS, faults, evidence="0 GPUs")
     yield Finding(check=Check.GPUS, state=UNCHECKED, evidence="1 or 2 GPUs that compute: none is here")
     swaps = ", ".join(dict.fromkeys(one.session.swap for one in hidden))
@@ -84,10 +85,10 @@ def _judge_writes(outcomes: Sequence[Outcome]) -> Iterator[str]:
             yield f"{one.session.name}: {len(sizes)} files of {sum(sizes) / 1e9:.1f} GB"
 
 
-def _judge_network(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
+def _judge_network(outcomes: Sequence[Outcome], *, what: str) -> Iterator[Finding]:
     traced = [one for one in outcomes if one.seen.get("connects") is not None]
     wrong = [f"{one.session.name}: {one.seen['connects'][0]}" for one in traced if one.seen["connects"]]
-    yield judge(Check.NETWORK, wrong, evidence=f"{len(outcomes)} sessions had no network")
+    yield judge(Check.NETWORK, wrong, evidence=f"{len(outcomes)} {what} had no network")
     if not traced:
         yield Finding(check=Check.NETWORK, state=UNCHECKED, evidence="attempts: strace is not installed")
 
@@ -133,6 +134,7 @@ def judge_probes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
         SessionKind.NO_TABLES: (Check.MISSING_INPUT, "google-quest-challenge"),
         SessionKind.HUB_NAME: (Check.HUB_CLOSED, HUB_NAME),
     }
+    yield from _judge_network(outcomes, what="probes")
     for one in outcomes:
         if one.session.kind is SessionKind.LIBRARY:
             fault = [] if one.status == 0 else [f"{one.session.name}: {one.error or one.log}"]
@@ -143,6 +145,8 @@ def judge_probes(outcomes: Sequence[Outcome]) -> Iterator[Finding]:
         wrong = []
         if one.status == 0 or words not in one.error:
             wrong.append(f"{one.session.name}: the error must say {words!r}, however: {one.error!r}")
+        elif check is Check.HUB_CLOSED and one.session.trains and _CLOSED not in one.error:  # a run is on no hub
+            wrong.append(f"{one.session.name}: the hub must be closed ({_CLOSED}), however: {one.error!r}")
         elif one.error_seconds > _AT_ONCE:
             wrong.append(f"{one.session.name}: its cell told after {one.error_seconds:.1f} s")
         told = one.error.split(": ", 1)[-1][:90]
