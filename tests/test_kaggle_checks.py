@@ -22,12 +22,14 @@ from questlib.kaggle.findings import (
     tabulate,
 )  # fmt: skip
 from questlib.kaggle.manifest import write_manifest
-from questlib.kaggle.rehearse import Rehearsal, check_statically, rehearse
+from questlib.kaggle.rehearse import Rehearsal, _shorten_limit, check_statically, rehearse
 from questlib.kaggle.wheels import make_wheels, read_lock
+from questlib.parameters import read_cell
+from questlib.recipe import Recipe, TransformerRecipe
 from questlib.run_folder import read_json, write_json
 
 ROOT = Path(__file__).parent.parent
-PROFILES = ROOT / "notebooks/profiles"
+TRAINED = sorted({path.stem for path in (ROOT / "notebooks/profiles").glob("*.yaml")} - {"kaggle-predict"})
 TWO = [{"name": "transformer", "kind": "transformer"}, {"name": "lexical", "kind": "lexical"}]
 
 
@@ -265,7 +267,7 @@ def test_a_clean_bundle_fails_no_check(rehearsal: Rehearsal) -> None:
     assert failed_checks(rehearsal) == {}
 
 
-@pytest.mark.parametrize("profile", sorted({path.stem for path in PROFILES.glob("*.yaml")} - {"kaggle-predict"}))
+@pytest.mark.parametrize("profile", TRAINED)
 def test_a_kernel_of_every_profile_passes_but_for_a_limit_that_it_lacks(
     profile: str, project: Path, encoder_folder: Path, tmp_path: Path
 ) -> None:
@@ -280,6 +282,20 @@ def test_a_kernel_of_every_profile_passes_but_for_a_limit_that_it_lacks(
     limit = values["time_limit_minutes"]
     assert [one.check for one in found if one.state == FAILED] == ([] if limit else [Check.TIME])
     assert read_json(tmp_path / "train/kernel-metadata.json")["enable_gpu"] == (limit <= 120)
+
+
+@pytest.mark.parametrize("profile", TRAINED)
+def test_work_for_hours_is_that_for_every_stage_of_every_member(profile: str, project: Path) -> None:
+    values = Order(project=project, kernel="train", owner="alice", profile=profile).choose_parameters()
+    trained = [member for member in values["members"] if member["kind"] == "transformer"]
+    trained[0]["patience"] = 2
+    source = "".join(f"{name} = {value!r}\n" for name, value in values.items())
+    cell = {"source": source, "metadata": {"tags": ["parameters"]}}
+    changed = read_cell(json.loads(_shorten_limit(json.dumps({"cells": [cell]})))["cells"][0]["source"])
+    members = [each for each in Recipe.from_parameters(changed).members if isinstance(each, TransformerRecipe)]
+    assert len(members) == len(trained)
+    assert {stage.epochs for member in members for stage in member.stages} == {300}
+    assert {member.settings.patience for member in members} == {0}
 
 
 @pytest.mark.parametrize(("minutes", "fails"), [(0, True), (119, False), (540, False), (600, True)])

@@ -214,12 +214,17 @@ def _name_hub(text: str) -> str:
 
 def _shorten_limit(text: str) -> str:
     """Work for hours, and no time for it."""
+
+    def lengthen(values: dict[str, Any]) -> dict[str, Any]:
+        long = {"stages": [stage | {"epochs": 300.0} for stage in values.get("stages", ())], "patience": 0}
+        return values | {name: long[name] for name in long if name in values}  # a member may have its own
+
     return _change(
         text,
-        lambda values: {
+        lambda values: lengthen(values)
+        | {
             "time_limit_minutes": SHORT_LIMIT_SECONDS / 60,
-            "stages": [stage | {"epochs": 300.0} for stage in values["stages"]],
-            "patience": 0,
+            "members": [lengthen(member) for member in values["members"]],
         },
     )
 
