@@ -182,6 +182,22 @@ attempt("late", lambda: push(patience=1.0), refusal="dataset stays old")
         assert "SaveKernel" not in seen[name]["calls"]
 
 
+@pytest.mark.parametrize(
+    ("said", "remedy"),
+    [
+        ("409 Client Error: Conflict for url: http://a", "another notebook or dataset has that slug"),
+        ("refused (status 403)", "the id must be yours"),
+        ("400 Client Error: Bad Request", "the notebook may be too large"),
+        ("Kernel 1400123 could not be saved", ""),
+        ("0%|    | 0.00/409k [00:00<?, ?B/s]\n100%|####| 404/404 [00:00]\nConnection reset", ""),
+        ("Max retries exceeded with url: /api/v1/403/x", ""),
+    ],
+)
+def test_only_a_status_of_its_own_calls_for_its_remedy(said: str, remedy: str) -> None:
+    told = client.advise(said).removeprefix(said)
+    assert told.startswith(f" ({remedy}") if remedy else not told
+
+
 @needs_namespaces
 def test_output_comes_whole_with_a_readable_log_once_the_run_has_ended(bundle: Path, tmp_path: Path) -> None:
     rows = "\n".join(f"{row}," + ",".join([f"0.{row}"] * len(TARGETS)) for row in (1, 2))

@@ -13,15 +13,22 @@ from pathlib import Path
 
 from questlib.cache import CACHE, find_cache
 
+
+def code(number: int) -> str:
+    """Make a pattern of a status of HTTP: a word of its own, for an id, a size or an address may hold its digits."""
+    return rf"(?<![\w./]){number}(?![\w./])"
+
+
 # The client's words, and what to do about them.
 _REMEDIES = {
     r"session count": "wait until a running kernel ends, or cancel it",
     r"not valid (dataset|competition|kernel|model) sources": "attach only what exists, by owner and slug",
     r"not valid tags": "use tags that exist, or none",
     r"does not resolve": "make the title one whose slug is that of the id",
-    r"409|Conflict": "another notebook or dataset has that slug: choose another title and id",
-    r"403|404|[Nn]ot found|denied": "the id must be yours: write the bundle for the OWNER whose credentials these are",
-    r"400": "the notebook may be too large, or a field not as the site wants it",
+    rf"{code(409)}|Conflict": "another notebook or dataset has that slug: choose another title and id",
+    rf"{code(403)}|{code(404)}|[Nn]ot found|denied": "the id must be yours: write the bundle for the OWNER whose "
+    "credentials these are",
+    code(400): "the notebook may be too large, or a field not as the site wants it",
 }
 _TOKENS = "https://www.kaggle.com/settings/api"
 

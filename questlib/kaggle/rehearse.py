@@ -221,11 +221,13 @@ def _shorten_limit(text: str) -> str:
 
     return _change(
         text,
-        lambda values: lengthen(values)
-        | {
-            "time_limit_minutes": SHORT_LIMIT_SECONDS / 60,
-            "members": [lengthen(member) for member in values["members"]],
-        },
+        lambda values: (
+            lengthen(values)
+            | {
+                "time_limit_minutes": SHORT_LIMIT_SECONDS / 60,
+                "members": [lengthen(member) for member in values["members"]],
+            }
+        ),
     )
 
 

@@ -5,7 +5,7 @@ import logging
 import time
 from dataclasses import dataclass
 
-from questlib.kaggle.client import advise, run_client
+from questlib.kaggle.client import advise, code, run_client
 from questlib.kaggle.kernels import COMPETITION
 from questlib.kaggle.output import refuse_unsubmittable
 from questlib.kaggle.push import Pushed
@@ -20,8 +20,8 @@ _REMEDIES = {
     r"rules": _RULES,
     r"[Pp]hone|[Vv]erif": _PHONE,
     r"allowance|daily|\b0 submissions remaining": "a day's submissions are used up: submit again after midnight UTC",
-    r"403|denied|[Ff]orbidden": f"the site does not say which of two things is missing: {_RULES}; {_PHONE}",
-    r"404|[Nn]ot found": "the site must know this version of the kernel: push it again with ARGS=--again",
+    rf"{code(403)}|denied|[Ff]orbidden": f"the site does not say which of two things is missing: {_RULES}; {_PHONE}",
+    rf"{code(404)}|[Nn]ot found": "the site must know this version of the kernel: push it again with ARGS=--again",
 }
 _POLL = 60.0  # seconds
 _APPEARS = 120.0  # seconds until what was accepted must be listed
