@@ -173,13 +173,30 @@ attempt("first", push)
 from questlib.kaggle.manifest import write_manifest
 (bundle / "datasets/questlib-wheels/requirements.txt").write_text("other")
 write_manifest(bundle / "datasets/questlib-wheels")
-attempt("late", lambda: push(patience=1.0), refusal="dataset stays old")
+attempt("late", lambda: push(patience=1.0), refusal="dataset is late")
 """
     seen = drive(scenario, bundle=bundle, folder=tmp_path / "drive", KAGGLE_USERNAME="alice", KAGGLE_KEY=SECRET)
     assert "already in use" in seen["in use"]["result"]
     assert "alice/questlib-wheels must be ready within 1 s" in seen["late"]["result"]
     for name in ("in use", "late"):
         assert "SaveKernel" not in seen[name]["calls"]
+
+
+@needs_namespaces
+def test_a_dataset_that_was_made_and_is_not_ready_is_waited_for_not_made_again(bundle: Path, tmp_path: Path) -> None:
+    scenario = """
+pushing._POLL = 0.2
+attempt("late", lambda: push(patience=0.5), refusal="dataset is late")
+attempt("later", push)
+(folder / "datasets/alice/questlib-run/manifest.json").unlink()
+attempt("made by hand", push)
+"""
+    seen = drive(scenario, bundle=bundle, folder=tmp_path / "drive", KAGGLE_USERNAME="alice", KAGGLE_KEY=SECRET)
+    assert "alice/questlib-wheels must be ready within 0 s, however it is not; push again" in seen["late"]["result"]
+    for name in ("later", "made by hand"):
+        assert seen[name]["result"] == f"http://localhost/code/{NAME}"
+    assert [seen[name]["calls"].count("CreateDataset") for name in ("late", "later")] == [1, 1]  # the other one
+    assert seen["made by hand"]["calls"].count("CreateDatasetVersion") == 1
 
 
 @pytest.mark.parametrize(

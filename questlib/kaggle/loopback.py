@@ -45,7 +45,7 @@ SUBMISSIONS: dict[str, tuple[int, str]] = {
     "not taken": (200, f"Successfully submitted to {COMPETITION}"),  # and yet not listed
 }
 OTHERS = (
-    "dataset in use", "dataset stays old", "text", "running", "failed", "error page", "half a list", "not scored",
+    "dataset in use", "dataset is late", "text", "running", "failed", "error page", "half a list", "not scored",
     "stays pending",
 )  # fmt: skip
 
@@ -62,7 +62,6 @@ class Loopback(ThreadingHTTPServer):
         refuse_unknown([refusal], known=["", *REPLIES, *STATUSES, *CHANGES, *SUBMISSIONS, *OTHERS], what="refusal")
         super().__init__(("127.0.0.1", 80), _Handler)
         self.folder, self.refusal = folder, refusal
-        self.waiting: dict[Path, Path] = {}
         folder.mkdir(parents=True, exist_ok=True)
 
     def read_requests(self) -> list[dict]:
@@ -83,6 +82,10 @@ def serve(folder: Path, *, refusal: str = "") -> Iterator[Loopback]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def _name_fresh(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".new")  # a dataset that arrived and is not ready yet
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -155,7 +158,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _store(self, folder: Path, files: list[dict]) -> None:
         """Keep the files as the site does: archives are unpacked, and what was there before is gone."""
-        fresh = folder.with_name(folder.name + ".new")
+        fresh = _name_fresh(folder)
         fresh.mkdir(parents=True)
         for file in files:
             blob = self.server.folder / "blobs" / file["token"]
@@ -165,22 +168,24 @@ class _Handler(BaseHTTPRequestHandler):
                 blob.unlink()
             else:
                 blob.replace(fresh / name)
-        self.server.waiting[folder] = fresh
-        if not folder.exists() or self.server.refusal != "dataset stays old":
+        if self.server.refusal != "dataset is late":
             self._publish(folder)
         self._send({"status": "ok", "url": f"http://localhost/datasets/{folder.parent.name}/{folder.name}"})
 
     def _publish(self, folder: Path) -> None:
-        fresh = self.server.waiting.pop(folder)
         shutil.rmtree(folder, ignore_errors=True)
-        fresh.replace(folder)
+        _name_fresh(folder).replace(folder)
 
     def _dataset(self, owner: str, slug: str) -> Path:
         return self.server.folder / "datasets" / owner / slug
 
     def _answer_GetDatasetStatus(self, body: dict) -> None:  # noqa: N802
         folder = self._dataset(body["ownerSlug"], body["datasetSlug"])
-        if not folder.exists():
+        if not folder.exists() and _name_fresh(folder).exists():
+            self._send({"status": "BLOBS_RECEIVED"})
+            if self.server.refusal != "dataset is late":  # whoever asks the next time finds it ready
+                self._publish(folder)
+        elif not folder.exists():
             self._send({"code": 403, "message": "Permission 'datasets.get' was denied"}, status=403)
         else:
             self._send({"status": "READY"})

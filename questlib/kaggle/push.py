@@ -5,6 +5,7 @@ import logging
 import re
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from questlib.run_folder import read_json, write_json
 logger = logging.getLogger(__name__)
 
 _POLL = 10.0  # seconds
+_SETTLED = ("ready", "failed", "deleted")  # of a dataset's status; what else there is goes on to one of these
 _COMPARED = ("id", "title", "is_private", "enable_gpu", "enable_tpu", "enable_internet", "machine_shape")
 _SOURCES = ("dataset_sources", "competition_sources", "kernel_sources", "model_sources")
 
@@ -87,22 +89,41 @@ def _name_memory(bundle: Path, kernel: str) -> Path:
 
 def _upload(folder: Path, *, name: str, patience: float) -> None:
     fingerprint, before = read_fingerprint(folder), _remote_fingerprint(name)
+    # Without a manifest there is none yet, or one whose making was not seen to its end: that one cannot be made again.
+    is_made = before is not None or _read_status(name) != ""
+    if is_made and before is None:
+        _await(name, lambda: _read_status(name) in _SETTLED, patience=patience)
+        before = _remote_fingerprint(name)
     if before == fingerprint:
         logger.info("%s: unchanged", name)
         return
     size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
     logger.info("%s: uploading %.0f MB", name, size)
-    action = ["create"] if before is None else ["version", "-m", fingerprint[:12]]
+    action = ["version", "-m", fingerprint[:12]] if is_made else ["create"]
     said = run_client("datasets", *action, "-p", str(folder), "-r", "zip", "-q")
     if "is being created" not in said or "not valid" in said:
         raise RuntimeError(f"the upload of {name} must be accepted, however: {advise(said)}")
     # A kernel that is pushed before the new version is ready gets the one before, and nobody says so.
+    _await(
+        name,
+        lambda: _read_status(name) == "ready" and _remote_fingerprint(name) == fingerprint,
+        patience=patience,
+    )
+
+
+def _await(name: str, is_ready: Callable[[], bool], *, patience: float) -> None:
     deadline = time.monotonic() + patience
-    while "ready" not in run_client("datasets", "status", name, fails=True) or _remote_fingerprint(name) != fingerprint:
+    while not is_ready():
         if time.monotonic() > deadline:
             raise RuntimeError(f"{name} must be ready within {patience:.0f} s, however it is not; push again later")
         logger.info("%s: not ready yet", name)
         time.sleep(min(_POLL, patience / 4))
+
+
+def _read_status(name: str) -> str:
+    """Read how a dataset stands, in the site's word; empty where it says none, as of one that it does not know."""
+    said = re.search(r"^[a-z_]+$", run_client("datasets", "status", name, fails=True), re.MULTILINE)
+    return said[0] if said else ""
 
 
 def _remote_fingerprint(name: str) -> str | None:
