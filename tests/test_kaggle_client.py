@@ -44,7 +44,9 @@ def attempt(name, action, **options):
         seen[name] = {"result": result, "calls": [one["call"] for one in server.read_requests()[before:]]}
 
 def push(patience=20.0):
-    return pushing.push(bundle, kernel="train", patience=patience).url
+    pushed = pushing.push(bundle, kernel="train", patience=patience)
+    pushing.read_back(bundle, kernel="train")
+    return pushed.url
 
 def command(*arguments, owner="alice"):
     def run():
@@ -197,6 +199,19 @@ attempt("made by hand", push)
         assert seen[name]["result"] == f"http://localhost/code/{NAME}"
     assert [seen[name]["calls"].count("CreateDataset") for name in ("late", "later")] == [1, 1]  # the other one
     assert seen["made by hand"]["calls"].count("CreateDatasetVersion") == 1
+
+
+@needs_namespaces
+def test_a_push_that_is_accepted_is_remembered_though_it_is_not_read_back(bundle: Path, tmp_path: Path) -> None:
+    scenario = """
+rehearsed()
+attempt("lost", command("push"), refusal="not read back")
+attempt("again", command("push"))
+"""
+    seen = drive(scenario, bundle=bundle, folder=tmp_path / "drive", KAGGLE_USERNAME="alice", KAGGLE_KEY=SECRET)
+    assert "1: questlib.kaggle push: kaggle kernels pull must succeed, however" in seen["lost"]["result"]
+    assert f"0: {NAME} is there already, unchanged, as version 1" in seen["again"]["result"]
+    assert "SaveKernel" not in seen["again"]["calls"]
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,8 @@ def _push(parsed: argparse.Namespace) -> int:
         )
         return 0
     pushed = push.push(_BUNDLE, kernel=parsed.kernel, patience=parsed.patience)
-    push.remember(pushed, _BUNDLE, kernel=parsed.kernel)
+    push.remember(pushed, _BUNDLE, kernel=parsed.kernel)  # it runs, also where it cannot be read back
+    push.read_back(_BUNDLE, kernel=parsed.kernel)
     sys.stdout.write(f"{name} version {pushed.version} runs: {pushed.url}\n")
     return 0
 

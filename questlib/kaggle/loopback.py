@@ -46,7 +46,7 @@ SUBMISSIONS: dict[str, tuple[int, str]] = {
 }
 OTHERS = (
     "dataset in use", "dataset is late", "text", "running", "failed", "error page", "half a list", "not scored",
-    "stays pending",
+    "stays pending", "not read back",
 )  # fmt: skip
 
 
@@ -225,7 +225,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer_GetKernel(self, body: dict) -> None:  # noqa: N802
         name = f"{body['userName']}/{body['kernelSlug']}"
         folder = self._kernel(name)
-        if not folder.exists():
+        if not folder.exists() or self.server.refusal == "not read back":
             self._send({"code": 404, "message": "Not found"}, status=404)
             return
         sent = json.loads((folder / "request.json").read_text(encoding="utf-8"))

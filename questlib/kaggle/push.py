@@ -34,7 +34,7 @@ class Pushed:
 
 
 def push(bundle: Path, *, kernel: str, patience: float) -> Pushed:
-    """Upload a kernel's datasets where they changed, then the kernel, and make sure that it is what was sent.
+    """Upload a kernel's datasets where they changed, then the kernel, which runs at once.
 
     Args:
         bundle: What `write_bundle` wrote.
@@ -45,7 +45,7 @@ def push(bundle: Path, *, kernel: str, patience: float) -> Pushed:
         What was pushed.
 
     Raises:
-        RuntimeError: If anything is refused, or saved otherwise than it was sent.
+        RuntimeError: If anything is refused.
     """
     folder = bundle / kernel
     metadata = read_json(folder / KERNEL_METADATA)
@@ -57,11 +57,16 @@ def push(bundle: Path, *, kernel: str, patience: float) -> Pushed:
     pushed = re.search(r"version (\d+) successfully pushed\.\s+Please check\s+progress at (\S+)", said)
     if pushed is None or re.search(r"not valid|does not resolve", said):
         raise RuntimeError(f"the push of {metadata['id']} must be accepted whole, however: {advise(said)}")
-    wrong = _list_differences(folder)
-    if wrong:
-        raise RuntimeError(f"{metadata['id']} must be saved as it was sent, however: {'; '.join(wrong)}")
     contents = hash_contents(bundle, kernel=kernel)
     return Pushed(id=metadata["id"], version=int(pushed[1]), url=pushed[2], contents=contents)
+
+
+def read_back(bundle: Path, *, kernel: str) -> None:
+    """Refuse, by a RuntimeError, a kernel that the site saved otherwise than it was sent."""
+    wrong = _list_differences(bundle / kernel)
+    if wrong:
+        name = read_json(bundle / kernel / KERNEL_METADATA)["id"]
+        raise RuntimeError(f"{name} must be saved as it was sent, however: {'; '.join(wrong)}")
 
 
 def remember(pushed: Pushed, bundle: Path, *, kernel: str) -> None:

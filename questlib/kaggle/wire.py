@@ -9,7 +9,7 @@ from pathlib import Path
 from questlib.kaggle.client import check_client
 from questlib.kaggle.kernels import KERNEL_METADATA
 from questlib.kaggle.loopback import REPLIES, serve
-from questlib.kaggle.push import push
+from questlib.kaggle.push import push, read_back
 from questlib.run_folder import read_json
 
 _PATIENCE = 60.0
@@ -30,6 +30,7 @@ def main() -> int:
         with serve(folder) as server:
             version = check_client()
             push(bundle, kernel=kernel, patience=_PATIENCE)
+            read_back(bundle, kernel=kernel)
             [saved] = [one for one in server.read_requests() if one["call"] == "SaveKernel"]
         refusals = {}
         for name in REPLIES.keys() - {"models"}:  # those are not printed: reading back tells, if any is attached
