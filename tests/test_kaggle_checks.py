@@ -135,6 +135,14 @@ def drop_kernelspec(notebook: dict) -> None:
     del notebook["metadata"]["kernelspec"]
 
 
+def double_id(notebook: dict) -> None:
+    notebook["cells"][5]["id"] = notebook["cells"][4]["id"]
+
+
+def drop_id(notebook: dict) -> None:
+    del notebook["cells"][5]["id"]
+
+
 def remove_wheel(bundle: Path) -> None:
     next((bundle / "datasets/questlib-wheels").glob("questlib-*.whl")).unlink()
 
@@ -197,6 +205,8 @@ FAULTS: dict[str, tuple[Check, Callable[[Path], None], str]] = {
     "retired machine": (Check.MACHINE, edit_metadata(machine_shape="NvidiaTeslaP100"), "NvidiaTeslaP100"),
     "notebook over 700 KB": (Check.SIZE, add_code("word = '" + "x" * 710_000 + "'"), "700000 bytes"),
     "kernelspec missing": (Check.NOTEBOOK, edit_notebook(drop_kernelspec), "kernelspec"),
+    "cell id twice": (Check.NOTEBOOK, edit_notebook(double_id), "missing or doubled: ["),
+    "cell id missing": (Check.NOTEBOOK, edit_notebook(drop_id), "missing or doubled: ['None']"),
     "leftover outputs": (Check.TRACES, edit_notebook(leave_outputs), "outputs or counts are left"),
     "path of one machine": (Check.TRACES, add_code("path = '/home/alice/data'"), "/home/alice"),
     "member not of production": (

@@ -11,6 +11,7 @@ import nbformat
 from questlib.kaggle.findings import Check, Finding, judge
 from questlib.parameters import TAG, read_cell
 from questlib.recipe import Recipe
+from questlib.run_folder import read_json
 
 LIMIT = 700_000  # bytes; 704 KiB were accepted, 2.8 MB refused
 _ENDERS = {"exit", "quit", "sys.exit", "os._exit", "input"}
@@ -49,9 +50,10 @@ def check_notebook(path: Path, *, parameters: dict[str, Any], attached: set[str]
             judge(Check.NOTEBOOK, [f"the notebook must be valid, however: {str(error)[:200]}"], evidence=""),
         ]
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    written = read_json(path)["cells"]  # nbformat gives new ids where they are missing or doubled
     return [
         *findings,
-        judge(Check.NOTEBOOK, _judge_form(notebook), evidence="valid, kernel python3, cell ids unique"),
+        judge(Check.NOTEBOOK, _judge_form(notebook, written), evidence="valid, kernel python3, cell ids unique"),
         judge(Check.TRACES, _judge_traces(notebook, path.read_text(encoding="utf-8")), evidence="none in any cell"),
         judge(
             Check.PARAMETERS,
@@ -67,16 +69,17 @@ def check_notebook(path: Path, *, parameters: dict[str, Any], attached: set[str]
     ]
 
 
-def _judge_form(notebook: nbformat.NotebookNode) -> list[str]:
+def _judge_form(notebook: nbformat.NotebookNode, written: list[dict[str, Any]]) -> list[str]:
     wrong = []
     name = notebook.metadata.get("kernelspec", {}).get("name")
     if name != "python3":
         wrong.append(f"the kernelspec must be named python3, or Kaggle's runner finds no kernel, however: {name!r}")
     if notebook.metadata.get("language_info", {}).get("name") != "python":
         wrong.append("language_info must name python")
-    ids = [cell.get("id") for cell in notebook.cells]
-    if len(set(ids)) < len(ids):
-        wrong.append("cell ids must be unique")
+    ids = [cell.get("id") for cell in written]
+    unlike = sorted({str(each) for each in ids if each is None or ids.count(each) > 1})
+    if unlike:
+        wrong.append(f"each cell must have an id of its own, however missing or doubled: {unlike}")
     return wrong
 
 
