@@ -14,8 +14,9 @@ from questlib.recipe import Recipe
 from questlib.run_folder import read_json
 
 LIMIT = 700_000  # bytes; 704 KiB were accepted, 2.8 MB refused
-_ENDERS = {"exit", "quit", "sys.exit", "os._exit", "input"}
-_FETCHERS = re.compile(r"https?://|git clone|\bwget\b|\bcurl\b")
+_ENDERS = {"exit", "quit", "sys.exit", "os._exit", "SystemExit", "input"}
+_FETCHERS = re.compile(r"^kagglehub\b|download|urlopen|urlretrieve")
+_COMMANDS = ({"git", "clone"}, {"wget"}, {"curl"})  # that fetch, by the words of them
 _TRACES = re.compile(r"/home/\w+|/Users/\w+|/root/|[A-Z]:\\\\")
 _HUBS = {"transformers", "datasets", "huggingface_hub", "questlib"}
 # How a statement closes the hub, as `ast.unparse` writes it; the libraries look once, when they are imported.
@@ -110,21 +111,42 @@ def _judge_parameters(cells: list[nbformat.NotebookNode], parameters: dict[str, 
 
 
 def _judge_code(cells: list[nbformat.NotebookNode]) -> list[str]:
-    wrong = []
+    wrong, trees = [], {}
     for cell in cells:
         magics = _list_magics(cell.source)
         if magics:
             wrong.append(f"cell {cell.id} must be plain Python, however: {magics[0]!r}")
-            continue
-        for node in ast.walk(ast.parse(cell.source)):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in _ENDERS:
-                wrong.append(f"cell {cell.id} must not end or ask, however: {ast.unparse(node)}")
-            if isinstance(node, ast.Constant) and isinstance(node.value, str) and _FETCHERS.search(node.value):
-                wrong.append(f"cell {cell.id} must fetch nothing, however: {node.value[:60]!r}")
-        words = {node.value for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Constant)}
-        if {"pip", "install"} <= words and "--no-index" not in words:
-            wrong.append(f"cell {cell.id} installs with an index: give pip --no-index")
+        else:
+            trees[cell.id] = ast.parse(cell.source)
+    called = {name: full for tree in trees.values() for name, full in _imports(tree)}
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name | ast.Attribute):
+                first, dot, rest = ast.unparse(node).partition(".")
+                full = (called.get(first, first) + dot + rest).removeprefix("builtins.")
+                if full in _ENDERS:
+                    wrong.append(f"cell {name} must not end or ask, however: {ast.unparse(node)}")
+                elif _FETCHERS.search(full):
+                    wrong.append(f"cell {name} must fetch nothing, however: {ast.unparse(node)}")
+            elif isinstance(node, ast.stmt):
+                wrong += [f"cell {name} {told}" for told in _judge_words(node)]
     return wrong
+
+
+def _judge_words(statement: ast.stmt) -> Iterator[str]:
+    # A command may be one string, a list of words, or strings that are split: all that a statement says is read.
+    own = [child for child in ast.iter_child_nodes(statement) if isinstance(child, ast.expr | ast.withitem)]
+    said = " ".join(
+        node.value
+        for child in own
+        for node in ast.walk(child)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    words = set(said.split())
+    if "://" in said or any(command <= words for command in _COMMANDS):
+        yield f"must fetch nothing, however: {said[:60]!r}"
+    if words & {"pip", "pip3"} and "install" in words and "--no-index" not in words:
+        yield f"must give pip --no-index, however: {said[:60]!r}"
 
 
 def _judge_hub(cells: list[nbformat.NotebookNode], parameters: dict[str, Any], attached: set[str]) -> list[str]:
@@ -140,7 +162,7 @@ def _judge_hub(cells: list[nbformat.NotebookNode], parameters: dict[str, Any], a
     switched = False
     for cell in cells:
         for statement in () if _list_magics(cell.source) else ast.parse(cell.source).body:
-            imported = _HUBS.intersection(_imports(statement))
+            imported = {full.split(".")[0] for _, full in _imports(statement)} & _HUBS
             if imported and not switched:
                 wrong.append(f"cell {cell.id} imports {sorted(imported)} before HF_HUB_OFFLINE is set")
             switched = switched or bool(_CLOSING.match(ast.unparse(statement)))
@@ -151,9 +173,10 @@ def _list_magics(source: str) -> list[str]:
     return [line for line in source.splitlines() if line.lstrip().startswith(("%", "!"))]
 
 
-def _imports(statement: ast.stmt) -> Iterator[str]:
-    for node in ast.walk(statement):
+def _imports(tree: ast.AST) -> Iterator[tuple[str, str]]:
+    """What is imported: the name it then has, and its own in full."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            yield from (alias.name.split(".")[0] for alias in node.names)
+            yield from ((alias.asname or alias.name, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module.split(".")[0]
+            yield from ((alias.asname or alias.name, f"{node.module}.{alias.name}") for alias in node.names)
