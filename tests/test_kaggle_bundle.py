@@ -232,6 +232,26 @@ def test_a_bundle_installs_the_encoders_that_it_lacks(
     assert "installing all-mpnet-base-v2" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("column", "words"),
+    [
+        ("", "no train.csv in the data folder"),
+        ("question_title", r"train.csv must hold the columns ['question_title']"),
+    ],
+)
+def test_a_rehearsal_refuses_tables_in_words_before_anything_is_made(
+    column: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("questlib.kaggle.__main__._write_bundle", lambda parsed: pytest.fail("written"))
+    if column:
+        shutil.copytree(PROJECT / "notebooks/sample", tmp_path / "data")
+        content = (tmp_path / "data/train.csv").read_text()
+        (tmp_path / "data/train.csv").write_text(content.replace(column, "title", 1))
+    assert main(["rehearse", "--owner", "alice", "--data", "data"]) == 1
+    assert words in capsys.readouterr().err
+
+
 def test_make_names_no_owner_by_itself() -> None:
     planned = ["make", "--dry-run", "--assume-old=install", "bundle", "rehearse", "push"]
     environment = {name: value for name, value in os.environ.items() if name != "OWNER"}

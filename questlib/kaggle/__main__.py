@@ -84,10 +84,12 @@ def _write_bundle(parsed: argparse.Namespace) -> "Order":
 
 
 def _rehearse(parsed: argparse.Namespace) -> int:
+    from questlib.data import read_tables
     from questlib.kaggle.findings import FAILED, tabulate
     from questlib.kaggle.rehearse import Rehearsal, rehearse
     from questlib.kaggle.twin import find_python, list_images
 
+    read_tables(parsed.data)  # refused before minutes pass
     order = _write_bundle(parsed)
     images = list(list_images())
     present = [image for image in images if find_python(image)] or images[:1]
