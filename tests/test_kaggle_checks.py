@@ -363,6 +363,19 @@ def test_a_hub_that_is_closed_in_the_cell_that_imports_is_closed(rehearsal: Rehe
     assert failed_checks(rehearsal) == {}
 
 
+@pytest.mark.parametrize(
+    ("cache", "fails"), [("/srv/alice/cache", True), ("/kaggle/working/c", False), ("/tmp/c", False), ("~/c", False)]
+)
+def test_a_parameter_holds_no_path_but_one_that_kaggle_has(
+    cache: str, fails: bool, project: Path, encoder_folder: Path, tmp_path: Path
+) -> None:
+    order = order_of(project, encoder_folder)
+    order = replace(order, overrides={**order.overrides, "cache": cache})
+    write_bundle(order, tmp_path)
+    found = {one.check: one.evidence for one in check_statically(order, tmp_path) if one.state == FAILED}
+    assert found == ({Check.TRACES: f"paths of one machine: ['{cache}']"} if fails else {})
+
+
 def test_a_kernel_that_may_ask_the_hub_fails_its_check(project: Path, encoder_folder: Path, tmp_path: Path) -> None:
     order = order_of(project, encoder_folder)
     order = replace(order, overrides={**order.overrides, "use_internet": True})

@@ -1,6 +1,7 @@
 """Checks 8, 11 to 14 and 27: what the text of a notebook shows before it runs."""
 
 import ast
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ _ENDERS = {"exit", "quit", "sys.exit", "os._exit", "SystemExit", "input"}
 _FETCHERS = re.compile(r"^kagglehub\b|download|urlopen|urlretrieve")
 _COMMANDS = ({"git", "clone"}, {"wget"}, {"curl"})  # that fetch, by the words of them
 _TRACES = re.compile(r"/home/\w+|/Users/\w+|/root/|[A-Z]:\\\\")
+_FOREIGN = re.compile(r'"(/(?!kaggle/|tmp/)[^"]*)"')  # a value that is a path and not one of Kaggle's
 _HUBS = {"transformers", "datasets", "huggingface_hub", "questlib"}
 # How a statement closes the hub, as `ast.unparse` writes it; the libraries look once, when they are imported.
 _CLOSING = re.compile(
@@ -55,7 +57,11 @@ def check_notebook(path: Path, *, parameters: dict[str, Any], attached: set[str]
     return [
         *findings,
         judge(Check.NOTEBOOK, _judge_form(notebook, written), evidence="valid, kernel python3, cell ids unique"),
-        judge(Check.TRACES, _judge_traces(notebook, path.read_text(encoding="utf-8")), evidence="none in any cell"),
+        judge(
+            Check.TRACES,
+            _judge_traces(notebook, path.read_text(encoding="utf-8"), parameters),
+            evidence="none in any cell",
+        ),
         judge(
             Check.PARAMETERS,
             _judge_parameters(cells, parameters),
@@ -84,7 +90,7 @@ def _judge_form(notebook: nbformat.NotebookNode, written: list[dict[str, Any]]) 
     return wrong
 
 
-def _judge_traces(notebook: nbformat.NotebookNode, text: str) -> list[str]:
+def _judge_traces(notebook: nbformat.NotebookNode, text: str, parameters: dict[str, Any]) -> list[str]:
     wrong = []
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     left = [cell.id for cell in cells if cell.outputs or cell.execution_count is not None]
@@ -92,7 +98,7 @@ def _judge_traces(notebook: nbformat.NotebookNode, text: str) -> list[str]:
         wrong.append(f"outputs or counts are left in the cells {left}: strip them")
     if "papermill" in notebook.metadata or any("papermill" in cell.metadata for cell in notebook.cells):
         wrong.append("papermill's own block is left, which holds paths and parameters: strip it")
-    traces = sorted(set(_TRACES.findall(text)))
+    traces = sorted({*_TRACES.findall(text), *_FOREIGN.findall(json.dumps(parameters))})
     if traces:
         wrong.append(f"paths of one machine: {traces}")
     return wrong
