@@ -52,6 +52,10 @@ def order_of(encoder: str, **changes: Any) -> Order:  # noqa: ANN401
         ({"profile": "kagle"}, "did you mean 'kaggle'"),
         ({"overrides": {"encodr": "x"}}, "did you mean 'encoder'"),
         ({"overrides": {"members.transformer.max_lenght": 9}}, "did you mean 'max_length'"),
+        (
+            {"overrides": {"encoder": "bert-base-uncased", "members.transformer.encoder": "./absent"}},
+            r"that of a member, however all name their own: 'bert-base-uncased' is none of \['./absent'\]",
+        ),
         ({"overrides": {"members.transformer.encoder": "./absent"}}, "encoder folder './absent' does not exist"),
     ],
 )

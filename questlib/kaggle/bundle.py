@@ -76,13 +76,16 @@ def refuse_unready(order: Order) -> None:
 
     Raises:
         FileNotFoundError: If the profile, or a file of the run, is missing.
-        ValueError: If a parameter is unknown or has a value that it must not have.
+        ValueError: If a parameter is unknown or has a value that it must not have, or no member has the encoder.
     """
     if order.kernel == "predict":
         _refuse_unfinished(order.run)
-        order.choose_parameters()
-    else:
-        order.name_encoders()
+    encoder, named = order.choose_parameters().get("encoder"), order.name_encoders()
+    if "encoder" in order.overrides and encoder not in named:
+        raise ValueError(
+            f"encoder must be that of a member, however all name their own: {encoder!r} is none of {list(named)}; "
+            "give it to one as members.NAME.encoder, or leave it out"
+        )
 
 
 def write_bundle(order: Order, out: Path) -> None:
