@@ -17,6 +17,7 @@ from questlib.kaggle.bundle import Order, production_parameters, refuse_unready,
 from questlib.kaggle.kernels import hash_contents, refuse_unrehearsed
 from questlib.kaggle.manifest import write_manifest
 from questlib.kaggle.twin import find_python, list_images
+from questlib.pretrained import find_encoder
 from questlib.run_folder import read_json, write_json
 from questlib.schema import TARGETS
 
@@ -118,6 +119,19 @@ def test_an_encoder_is_shipped_whole_and_one_that_does_not_load_is_refused(
     with pytest.raises(ValueError, match="the tokenizer in"):
         write_bundle(order, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_an_encoder_that_is_spelt_in_two_ways_is_one_dataset(encoder_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(encoder_folder)
+    spelt = [str(encoder_folder), f"{encoder_folder}/", str(tmp_path / "link")]
+    members = [
+        {"name": f"m{place}", "kind": "transformer", "encoder": name, "max_length": 64}
+        for place, name in enumerate([*spelt, "all-MiniLM-L6-v2", str(find_encoder("all-MiniLM-L6-v2"))])
+    ]
+    order = replace(order_of(spelt[0], overrides={"members": members}), project=project_with_wheels(tmp_path))
+    assert len(order.list_datasets()) == 1 + 2
+    write_bundle(order, tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out/datasets").iterdir()) == sorted(order.list_datasets())
 
 
 def test_a_lexical_run_ships_no_encoder() -> None:

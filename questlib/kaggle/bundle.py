@@ -1,5 +1,6 @@
 """The bundle: kernels and datasets, each a folder that the real client takes as it is."""
 
+import contextlib
 import itertools
 import shutil
 import tempfile
@@ -18,7 +19,7 @@ from questlib.kaggle.kernels import GPU_MINUTES, KERNEL_METADATA, KERNELS, OWNER
 from questlib.kaggle.manifest import DATASET_METADATA, read_fingerprint, write_manifest
 from questlib.members import MEMBERS, load_member
 from questlib.parameters import TAG, override, read_parameters, write_cell
-from questlib.pretrained import find_encoder, list_files, refuse_damaged
+from questlib.pretrained import PUBLISHED, find_encoder, list_files, refuse_damaged
 from questlib.profiles import read_profile
 from questlib.recipe import Recipe, TransformerRecipe
 from questlib.run_folder import DONE, ENSEMBLE, RECIPE, fold_folder, read_json, write_json
@@ -60,15 +61,25 @@ class Order:
     def name_encoders(self) -> dict[str, str]:
         """Name the dataset of each encoder that the members begin with: slugs by the encoder's name at home."""
         slugs: dict[str, str] = {}
+        by_place: dict[Path, str] = {}
         for encoder in Recipe.from_parameters(self.choose_parameters()).encoders if self.kernel == "train" else ():
             slug = f"questlib-{slugify(Path(encoder).name)}"[:_LONGEST_SLUG].rstrip("-")
             names = itertools.chain([slug], (f"{slug[: _LONGEST_SLUG - 4]}-{number}" for number in itertools.count(2)))
-            slugs[encoder] = next(name for name in names if name not in (WHEELS, *slugs.values()))
+            free = next(name for name in names if name not in (WHEELS, *slugs.values()))
+            slugs[encoder] = by_place.setdefault(_locate(encoder), free)
         return slugs
 
     def list_datasets(self) -> list[str]:
         """Name the datasets that the kernel attaches, the wheels first."""
-        return [WHEELS, *(self.name_encoders().values() if self.kernel == "train" else (RUN,))]
+        return [WHEELS, *(dict.fromkeys(self.name_encoders().values()) if self.kernel == "train" else (RUN,))]
+
+
+def _locate(encoder: str) -> Path:
+    # One folder may be spelt in several ways. What is on the hub, or not installed yet, stands for itself.
+    if encoder in PUBLISHED or Path(encoder).expanduser().is_dir():
+        with contextlib.suppress(FileNotFoundError):
+            return find_encoder(encoder).resolve()
+    return Path(encoder)
 
 
 def refuse_unready(order: Order) -> None:
@@ -100,13 +111,13 @@ def write_bundle(order: Order, out: Path) -> None:
         ValueError: If a parameter or the profile is unknown, or an encoder holds no safetensors.
     """
     refuse_unready(order)
-    encoders = {find_encoder(name): slug for name, slug in order.name_encoders().items()}
+    encoders = {slug: find_encoder(name) for name, slug in order.name_encoders().items()}
     out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out) as temporary:
         made = Path(temporary)
         datasets = made / "datasets"
         shutil.copytree(order.project / "wheels", datasets / WHEELS)
-        for source, slug in encoders.items():
+        for slug, source in encoders.items():
             _copy_encoder(source, datasets / slug)
         if order.run is not None:
             _copy_run(order.run, datasets / RUN)
