@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from questlib.kaggle.findings import FAILED, Check
-from questlib.kaggle.judgements import judge_probes
+from questlib.kaggle.judgements import judge_outcomes, judge_probes
 from questlib.kaggle.sessions import Outcome, Session, SessionKind
 from questlib.kaggle.twin import Twin
 
@@ -49,3 +49,23 @@ def test_a_hub_name_must_be_told_by_a_closed_hub_at_once_and_without_a_network_c
     session = replace(outcome.session, kind=SessionKind.HUB_NAME, trains=trains)
     found = list(judge_probes([replace(outcome, session=session, status=1, **changes)]))
     assert {one.check for one in found if one.state == FAILED} == failed
+
+
+@pytest.mark.parametrize(
+    ("installed", "fails"),
+    [
+        (["bitsandbytes==0.50.2", "questlib==0.1.0"], False),
+        (["questlib==0.1.0"], True),
+        (["bitsandbytes==0.50.2", "einops==1.0", "questlib==0.1.0"], True),
+        ([], True),
+    ],
+)
+def test_every_wheel_that_is_shipped_must_be_installed_and_nothing_else(
+    installed: list[str], fails: bool, outcome: Outcome, tmp_path: Path
+) -> None:
+    for name in ("questlib-0.1.0-py3-none-any.whl", "bitsandbytes-0.50.2-py3-none-manylinux_2_24_x86_64.whl"):
+        (tmp_path / name).touch()
+    session = replace(outcome.session, datasets=[tmp_path])
+    found = judge_outcomes([replace(outcome, session=session, seen={"installed": installed, "removed": []})])
+    [install] = [one for one in found if one.check is Check.INSTALL]
+    assert (install.state == FAILED) == fails

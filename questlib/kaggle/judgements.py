@@ -69,11 +69,12 @@ def _judge_output(one: Outcome) -> Iterator[str]:
 
 def _judge_packages(outcomes: Sequence[Outcome]) -> Iterator[str]:
     for one in outcomes:
-        shipped = {path.name.split("-")[0] for folder in one.session.datasets for path in folder.glob("*.whl")}
-        added = {line.split("==")[0].lower() for line in one.seen.get("installed", [])}
+        wheels = [path for folder in one.session.datasets for path in folder.glob("*.whl")]
+        shipped = {canonicalize_name(path.name.split("-")[0]) for path in wheels}
+        added = {canonicalize_name(line.split("==")[0]) for line in one.seen.get("installed", [])}
         removed = one.seen.get("removed", [])
-        if removed or not added or not added <= {canonicalize_name(name) for name in shipped}:
-            yield f"{one.session.name}: added {sorted(added)}, removed {removed}"
+        if removed or not added or added != shipped:
+            yield f"{one.session.name}: shipped {sorted(shipped)}, added {sorted(added)}, removed {removed}"
 
 
 def _judge_writes(outcomes: Sequence[Outcome]) -> Iterator[str]:
