@@ -19,11 +19,13 @@ _KEYS = {
 _SHAPES = ("NvidiaTeslaT4", "NvidiaTeslaT4Highmem", "NvidiaL4", "NvidiaL4X1", "NvidiaTeslaA100", "NvidiaH100",
            "NvidiaRtxPro6000")  # fmt: skip
 _SLUG = "[a-z0-9][a-z0-9-]*"
+# As in an address of the site, where the owner is the second part; the client takes it for the owner itself.
+_OWNER = rf"(?!(datasets|d|c|competitions|code|kernels|notebooks|models|m)/){USER}"
 _SOURCES = {
-    "dataset_sources": rf"(?!datasets/){USER}/{_SLUG}(/\d+)?",
-    "competition_sources": rf"{_SLUG}",
-    "kernel_sources": rf"(?!code/){USER}/[a-z0-9-]{{5,}}",
-    "model_sources": rf"{USER}/[^/]+/[^/]+/[^/]+/\d+",
+    "dataset_sources": rf"{_OWNER}/{_SLUG}(/\d+)?",
+    "competition_sources": _SLUG,
+    "kernel_sources": rf"{_OWNER}/[a-z0-9-]{{5,}}",
+    "model_sources": rf"{_OWNER}/[^/]+/[^/]+/[^/]+/\d+",
 }
 
 
