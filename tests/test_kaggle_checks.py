@@ -21,10 +21,13 @@ from questlib.kaggle.findings import (
     summarize,
     tabulate,
 )  # fmt: skip
-from questlib.kaggle.manifest import write_manifest
-from questlib.kaggle.rehearse import Rehearsal, _shorten_limit, check_statically, rehearse
+from questlib.kaggle.manifest import hash_files, read_fingerprint, write_manifest
+from questlib.kaggle.rehearse import Rehearsal, _list_probes, _shorten_limit, check_statically, rehearse
+from questlib.kaggle.sessions import Session
+from questlib.kaggle.twin import Twin
 from questlib.kaggle.wheels import make_wheels, read_lock
 from questlib.parameters import read_cell
+from questlib.marks import fingerprint_of
 from questlib.recipe import Recipe, TransformerRecipe
 from questlib.run_folder import read_json, write_json
 
@@ -391,6 +394,17 @@ def test_a_parameter_holds_no_path_but_one_that_kaggle_has(
 
 def test_a_kernel_that_may_ask_the_hub_fails_its_check(project: Path, encoder_folder: Path, tmp_path: Path) -> None:
     order = order_of(project, encoder_folder)
+def test_older_wheels_are_whole_in_themselves(rehearsal: Rehearsal, tmp_path: Path) -> None:
+    # The kernel computes what it is given from the files: a manifest that only says otherwise proves nothing.
+    wheels = rehearsal.bundle / "datasets/questlib-wheels"
+    twin = Twin(image="here", folder=tmp_path, versions="", stands_in="")
+    text = (rehearsal.kernel_folder / "quest.ipynb").read_text()
+    base = Session(text=text, twin=twin, owner="alice", datasets=[wheels], competition=None)
+    [older] = _list_probes(base, rehearsal)[0].datasets
+    assert older.name == wheels.name
+    assert read_fingerprint(older) == fingerprint_of(hash_files(older)) != read_fingerprint(wheels)
+
+
     order = replace(order, overrides={**order.overrides, "use_internet": True})
     write_bundle(order, tmp_path)
     [found] = [one for one in check_statically(order, tmp_path) if one.state == FAILED]

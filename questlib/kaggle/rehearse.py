@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from questlib.attached import MANIFEST, WHEELS
+from questlib.attached import MANIFEST, REQUIREMENTS, WHEELS
 from questlib.kaggle import sandbox
 from questlib.kaggle.bundle import Order, production_parameters
 from questlib.kaggle.check_datasets import check_datasets
@@ -23,7 +23,7 @@ from questlib.kaggle.findings import FAILED, PASSED, UNCHECKED, Check, Finding, 
 from questlib.kaggle.hidden import SWAPS, cut_tables, swap_test
 from questlib.kaggle.judgements import judge_limit, judge_outcomes, judge_probes
 from questlib.kaggle.kernels import COMPETITION, KERNEL_METADATA, RECORD, hash_contents
-from questlib.kaggle.manifest import hash_files
+from questlib.kaggle.manifest import hash_files, write_manifest
 from questlib.kaggle.mounts import MOUNTS
 from questlib.kaggle.sessions import HUB_NAME, SHORT_LIMIT_SECONDS, Outcome, Session, SessionKind, run_session
 from questlib.kaggle.twin import make_twin
@@ -196,8 +196,9 @@ def _list_probes(base: Session, rehearsal: Rehearsal) -> list[Session]:
     """Runs that must fail, each in its own words, and one that looks at the library alone."""
     older = rehearsal.folder / "older" / base.twin.image / WHEELS
     shutil.copytree(next(path for path in base.datasets if path.name == WHEELS), older)
-    manifest = read_json(older / MANIFEST)
-    write_json(older / MANIFEST, manifest | {"fingerprint": "0" * 64})
+    with (older / REQUIREMENTS).open("a", encoding="utf-8") as stream:
+        stream.write("# an older version, whole in itself\n")
+    write_manifest(older)
     datasets = [older if path.name == WHEELS else path for path in base.datasets]
     return [
         replace(base, kind=SessionKind.OLDER_WHEELS, datasets=datasets),
