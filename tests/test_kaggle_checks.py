@@ -26,8 +26,8 @@ from questlib.kaggle.rehearse import Rehearsal, _list_probes, _shorten_limit, ch
 from questlib.kaggle.sessions import Session
 from questlib.kaggle.twin import Twin
 from questlib.kaggle.wheels import make_wheels, read_lock
-from questlib.parameters import read_cell
 from questlib.marks import fingerprint_of
+from questlib.parameters import read_cell
 from questlib.recipe import Recipe, TransformerRecipe
 from questlib.run_folder import read_json, write_json
 
@@ -160,21 +160,18 @@ def age_manifest(bundle: Path) -> None:
     write_json(path, read_json(path) | {"source": "0" * 64})
 
 
-def pickle_weights(bundle: Path) -> None:
-    folder = bundle / "datasets/questlib-encoder"
-    (folder / "pytorch_model.bin").write_bytes(b"\x80\x04.")
-    write_manifest(folder)
+def ship_encoder_file(name: str) -> Callable[[Path], None]:
+    def ship(bundle: Path) -> None:
+        folder = bundle / "datasets/questlib-encoder"
+        (folder / name).write_bytes(b"\x80\x04.")
+        write_manifest(folder)
+
+    return ship
 
 
 def ship_numpy(bundle: Path) -> None:
     folder = bundle / "datasets/questlib-wheels"
     (folder / "numpy-2.0.0-cp312-cp312-linux_x86_64.whl").write_bytes(b"no archive")
-
-
-def rename_with_plus(bundle: Path) -> None:
-    folder = bundle / "datasets/questlib-encoder"
-    (folder / "vocab+extra.txt").write_text("word\n")
-    write_manifest(folder)
 
 
 def forget_dataset(bundle: Path) -> None:
@@ -195,15 +192,6 @@ FAULTS: dict[str, tuple[Check, Callable[[Path], None], str]] = {
         edit_metadata(dataset_sources=["datasets/alice/questlib-wheels"]),
         "datasets/alice",
     ),
-    "source as a word": (Check.SOURCES, edit_metadata(competition_sources="google-quest-challenge"), "must be a list"),
-    "competition not attached": (Check.HUB_CLOSED, edit_metadata(competition_sources=[]), "data must be the slug of"),
-    "another competition": (Check.HUB_CLOSED, edit_metadata(competition_sources=["titanic"]), "data must be the slug"),
-    "encoder not attached": (
-        Check.HUB_CLOSED,
-        edit_metadata(dataset_sources=["alice/questlib-wheels"]),
-        "questlib-encoder",
-    ),
-    "GPU without a machine": (Check.MACHINE, edit_metadata(machine_shape=...), "machine_shape must be one of"),
     "dataset as a competition's address": (
         Check.SOURCES,
         edit_metadata(dataset_sources=["c/google-quest"]),
@@ -217,6 +205,15 @@ FAULTS: dict[str, tuple[Check, Callable[[Path], None], str]] = {
         "kernel_sources must be named without prefix",
     ),
     "model with a prefix": (Check.SOURCES, edit_metadata(model_sources=["models/alice/m/f/1"]), "models/alice/m/f/1"),
+    "source as a word": (Check.SOURCES, edit_metadata(competition_sources="google-quest-challenge"), "must be a list"),
+    "competition not attached": (Check.HUB_CLOSED, edit_metadata(competition_sources=[]), "data must be the slug of"),
+    "another competition": (Check.HUB_CLOSED, edit_metadata(competition_sources=["titanic"]), "data must be the slug"),
+    "encoder not attached": (
+        Check.HUB_CLOSED,
+        edit_metadata(dataset_sources=["alice/questlib-wheels"]),
+        "questlib-encoder",
+    ),
+    "GPU without a machine": (Check.MACHINE, edit_metadata(machine_shape=...), "machine_shape must be one of"),
     "code that does not parse": (Check.NOTEBOOK, add_code("def broken(:"), "cell seeded"),
     "retired machine": (Check.MACHINE, edit_metadata(machine_shape="NvidiaTeslaP100"), "NvidiaTeslaP100"),
     "notebook over 700 KB": (Check.SIZE, add_code("word = '" + "x" * 710_000 + "'"), "700000 bytes"),
@@ -279,8 +276,12 @@ FAULTS: dict[str, tuple[Check, Callable[[Path], None], str]] = {
     "wheel missing": (Check.WHEELS, remove_wheel, "one pure wheel of questlib"),
     "wheel with a wrong hash": (Check.VERSIONS, damage_wheel, "questlib-0"),
     "heavy wheel": (Check.PACKAGES, ship_numpy, "numpy-2.0.0"),
-    "pickled weights": (Check.MANGLED, pickle_weights, "pytorch_model.bin may be pickled"),
-    "name that the upload changes": (Check.MANGLED, rename_with_plus, "vocab+extra.txt"),
+    "pickled weights": (Check.MANGLED, ship_encoder_file("pytorch_model.bin"), "pytorch_model.bin may be pickled"),
+    "pickled weights in capitals": (Check.MANGLED, ship_encoder_file("a.PT"), "a.PT may be pickled"),
+    "archive in capitals": (Check.MANGLED, ship_encoder_file("a.ZIP"), "a.ZIP would be unpacked"),
+    "archive packed otherwise": (Check.MANGLED, ship_encoder_file("a.tar.xz"), "a.tar.xz would be unpacked"),
+    "archive of another kind": (Check.MANGLED, ship_encoder_file("a.rar"), "a.rar would be unpacked"),
+    "name that the upload changes": (Check.MANGLED, ship_encoder_file("vocab+extra.txt"), "vocab+extra.txt"),
     "dataset missing": (Check.DATASETS, forget_dataset, "questlib-encoder"),
     "old manifest": (Check.VERSIONS, age_manifest, "older than the source"),
     "hub open at the first import": (
@@ -374,6 +375,17 @@ def test_seeded_fault_fails_its_check(name: str, rehearsal: Rehearsal) -> None:
     assert words in found[check]
 
 
+def test_older_wheels_are_whole_in_themselves(rehearsal: Rehearsal, tmp_path: Path) -> None:
+    # The kernel computes what it is given from the files: a manifest that only says otherwise proves nothing.
+    wheels = rehearsal.bundle / "datasets/questlib-wheels"
+    twin = Twin(image="here", folder=tmp_path, versions="", stands_in="")
+    text = (rehearsal.kernel_folder / "quest.ipynb").read_text()
+    base = Session(text=text, twin=twin, owner="alice", datasets=[wheels], competition=None)
+    [older] = _list_probes(base, rehearsal)[0].datasets
+    assert older.name == wheels.name
+    assert read_fingerprint(older) == fingerprint_of(hash_files(older)) != read_fingerprint(wheels)
+
+
 def test_a_hub_that_is_closed_in_the_cell_that_imports_is_closed(rehearsal: Rehearsal) -> None:
     add_code("import os\nos.environ['HF_HUB_OFFLINE'] = '1'\nimport transformers", first=True)(rehearsal.bundle)
     assert failed_checks(rehearsal) == {}
@@ -394,17 +406,6 @@ def test_a_parameter_holds_no_path_but_one_that_kaggle_has(
 
 def test_a_kernel_that_may_ask_the_hub_fails_its_check(project: Path, encoder_folder: Path, tmp_path: Path) -> None:
     order = order_of(project, encoder_folder)
-def test_older_wheels_are_whole_in_themselves(rehearsal: Rehearsal, tmp_path: Path) -> None:
-    # The kernel computes what it is given from the files: a manifest that only says otherwise proves nothing.
-    wheels = rehearsal.bundle / "datasets/questlib-wheels"
-    twin = Twin(image="here", folder=tmp_path, versions="", stands_in="")
-    text = (rehearsal.kernel_folder / "quest.ipynb").read_text()
-    base = Session(text=text, twin=twin, owner="alice", datasets=[wheels], competition=None)
-    [older] = _list_probes(base, rehearsal)[0].datasets
-    assert older.name == wheels.name
-    assert read_fingerprint(older) == fingerprint_of(hash_files(older)) != read_fingerprint(wheels)
-
-
     order = replace(order, overrides={**order.overrides, "use_internet": True})
     write_bundle(order, tmp_path)
     [found] = [one for one in check_statically(order, tmp_path) if one.state == FAILED]

@@ -23,7 +23,7 @@ _HEAVY = {
     "transformers", "tokenizers", "accelerate", "datasets", "matplotlib", "safetensors", "huggingface-hub",
 }  # fmt: skip
 _PICKLED = {".pt", ".pth", ".bin", ".pkl", ".pickle", ".ckpt", ".joblib"}
-_PACKED = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".7z"}
+_PACKED = {".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar"}
 
 
 def check_datasets(project: Path, folder: Path, *, slugs: list[str]) -> list[Finding]:
@@ -124,9 +124,9 @@ def _read_requirements(wheel: Path) -> list[str]:
 def _judge_names(files: list[Path], folder: Path) -> Iterator[str]:
     for path in files:
         name = path.relative_to(folder).as_posix()
-        if path.suffix in _PICKLED:
+        if path.suffix.lower() in _PICKLED:
             yield f"{name} may be pickled, which runs code when read and is unpacked when uploaded: ship safetensors"
-        if path.suffix in _PACKED:
+        if path.suffix.lower() in _PACKED:
             yield f"{name} would be unpacked by the upload: ship what is in it"
         if re.search(r"[^A-Za-z0-9._/-]", name):
             yield f"{name} would lose characters of its name: use letters, digits, dots, hyphens and underscores"
