@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -169,6 +170,14 @@ def ship_encoder_file(name: str) -> Callable[[Path], None]:
     return ship
 
 
+def ship_wheel(line: str) -> Callable[[Path], None]:
+    def ship(bundle: Path) -> None:
+        with zipfile.ZipFile(bundle / "datasets/questlib-wheels/some-1.0-py3-none-any.whl", "w") as archive:
+            archive.writestr("some-1.0.dist-info/METADATA", f"Metadata-Version: 2.1\nName: some\n{line}\n")
+
+    return ship
+
+
 def ship_numpy(bundle: Path) -> None:
     folder = bundle / "datasets/questlib-wheels"
     (folder / "numpy-2.0.0-cp312-cp312-linux_x86_64.whl").write_bytes(b"no archive")
@@ -276,6 +285,16 @@ FAULTS: dict[str, tuple[Check, Callable[[Path], None], str]] = {
     "wheel missing": (Check.WHEELS, remove_wheel, "one pure wheel of questlib"),
     "wheel with a wrong hash": (Check.VERSIONS, damage_wheel, "questlib-0"),
     "heavy wheel": (Check.PACKAGES, ship_numpy, "numpy-2.0.0"),
+    "wheel that an image does not suffice": (
+        Check.PACKAGES,
+        ship_wheel('Requires-Dist: numpy>=99; python_version >= "3.13"'),
+        "however the image of Python 3.13 has",
+    ),
+    "wheel of another Python": (
+        Check.PACKAGES,
+        ship_wheel("Requires-Python: >=3.13"),
+        "some-1.0-py3-none-any.whl needs Python >=3.13, however an image has 3.12",
+    ),
     "pickled weights": (Check.MANGLED, ship_encoder_file("pytorch_model.bin"), "pytorch_model.bin may be pickled"),
     "pickled weights in capitals": (Check.MANGLED, ship_encoder_file("a.PT"), "a.PT may be pickled"),
     "archive in capitals": (Check.MANGLED, ship_encoder_file("a.ZIP"), "a.ZIP would be unpacked"),

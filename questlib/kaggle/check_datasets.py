@@ -3,10 +3,12 @@
 import re
 import zipfile
 from collections.abc import Iterator
+from email.message import Message
 from email.parser import HeaderParser
 from pathlib import Path
 
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 from questlib.attached import MANIFEST, REQUIREMENTS, WHEELS
@@ -92,12 +94,14 @@ def _check_packages(wheels: list[Path]) -> Iterator[Finding]:
         name = canonicalize_name(path.name.split("-")[0])
         if name in _HEAVY:
             wrong.append(f"{path.name} is in the image already: do not ship it")
-        for line in _read_requirements(path):
-            needed = Requirement(line)
-            if needed.marker is not None and not needed.marker.evaluate({"extra": ""}):
-                continue
-            for image, pinned in images.items():
-                versions = {canonicalize_name(one): version for one, version in pinned.items()}
+        metadata = _read_metadata(path)
+        for image, pinned in images.items():
+            versions = {canonicalize_name(one): version for one, version in pinned.items()}
+            if not SpecifierSet(metadata["Requires-Python"] or "").contains(f"{image}.0"):
+                wrong.append(f"{path.name} needs Python {metadata['Requires-Python']}, however an image has {image}")
+            for needed in map(Requirement, metadata.get_all("Requires-Dist") or []):
+                if needed.marker is not None and not needed.marker.evaluate(_describe_image(image)):
+                    continue
                 version = versions.get(canonicalize_name(needed.name))
                 if version is None:
                     unknown.append(needed.name)
@@ -112,13 +116,19 @@ def _check_packages(wheels: list[Path]) -> Iterator[Finding]:
         )
 
 
-def _read_requirements(wheel: Path) -> list[str]:
+def _describe_image(image: str) -> dict[str, str]:
+    # A marker asks for the image's Python, not for the one that runs this.
+    here = {"os_name": "posix", "sys_platform": "linux", "platform_system": "Linux", "platform_machine": "x86_64"}
+    return here | {"python_version": image, "python_full_version": f"{image}.0", "extra": ""}
+
+
+def _read_metadata(wheel: Path) -> Message:
     try:
         with zipfile.ZipFile(wheel) as archive:
             [name] = [name for name in archive.namelist() if name.endswith(".dist-info/METADATA")]
-            return HeaderParser().parsestr(archive.read(name).decode()).get_all("Requires-Dist") or []
+            return HeaderParser().parsestr(archive.read(name).decode())
     except (zipfile.BadZipFile, ValueError):  # check 22 tells of a file that is not what it was
-        return []
+        return Message()
 
 
 def _judge_names(files: list[Path], folder: Path) -> Iterator[str]:
