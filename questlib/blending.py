@@ -79,7 +79,9 @@ class Blend(BaseEstimator):
                 "predictions must be (n_models, n_rows, n_targets) with the models and targets of fit, however: "
                 f"{scores.shape=}, {self.weights_.shape=}"
             )
-        return np.einsum("mnt,mt->nt", scores, self.weights_)
+        blended = np.einsum("mnt,mt->nt", scores, self.weights_)
+        # Weights sum to 1 only as far as floats do: a mean of ones may be more than 1, which nobody takes as a rating.
+        return np.clip(blended, scores.min(axis=0), scores.max(axis=0))
 
     def to_json(self) -> str:
         """Write what was set and learned as JSON."""

@@ -60,6 +60,12 @@ def test_blend_of_one_model_is_that_model() -> None:
     assert np.array_equal(Blend().fit(models, targets).transform(models), models[0])
 
 
+def test_blend_of_models_that_agree_is_what_they_say_to_the_last_bit() -> None:
+    models, targets = models_of([0.3, 0.6, 3.0], n_targets=30)
+    alike = np.random.default_rng(0).random((50, 30)).round(1)  # ones and zeros too
+    assert np.array_equal(Blend().fit(models, targets).transform([alike] * 3), alike)
+
+
 def test_rows_of_one_question_count_once() -> None:
     models, targets = models_of([0.4, 0.9], n_rows=200)
     repeated = np.repeat(np.arange(200), 3)
