@@ -88,6 +88,7 @@ class Standing:
                 self.stand_in(read_member(self._folder, name, folds=folds, tables=self._tables).test)
             return
         names = ", ".join(f"{name} {len(folds)}" for name, folds in usable.items())
+        told = ""
         if self.is_there and self.is_scored and (self._folder / TIED).is_file():
             after = pd.DataFrame(candidate.tied, index=candidate.ids, columns=list(TARGETS))
             after["fold"] = candidate.folds
@@ -99,9 +100,10 @@ class Standing:
                 self.clock.note(f"the submission stays as it is: with folds of {names} it would be worse, {told}")
                 self._finish(start, names)
                 return
-            logger.info("the submission is replaced: with folds of %s it gains %s", names, told)
         if self._write(candidate.test):
             candidate.write(self._folder)
+            if told:
+                logger.info("the submission is replaced: with folds of %s it gains %s", names, told)
         self._finish(start, names)
 
     def _finish(self, start: float, names: str) -> None:
@@ -127,6 +129,6 @@ class Standing:
             write_submission(path, predictions, ids=self._tables.test[ID], sample_submission=sample)
         except ValueError as error:
             self._refusal = error
-            logger.info("no submission of this yet: %s", error)
+            self.clock.note(f"no submission could be made of what is finished by now, and what stood stays: {error}")
             return False
         return True

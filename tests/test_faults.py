@@ -1,6 +1,7 @@
 """What breaks takes with it as little as can be: a fold is tried again, others go on, what stood still stands."""
 
 import errno
+import logging
 import os
 import shutil
 from dataclasses import replace
@@ -208,6 +209,19 @@ def test_worse_submission_does_not_take_the_place_of_a_better_one(train_toy, toy
     assert read_json(run.run_folder / "ensemble.json")["folds"] == {"toy": [0, 1], "lexical": [0, 1]}
 
 
+def test_submission_is_said_to_be_replaced_only_once_it_was(train_toy, lexical_recipe, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    run = train_toy(lexical_recipe)
+    assert caplog.text.count("the submission is replaced") == 1
+    stands = standing.Standing(run.tables, run.recipe, run_folder=run.run_folder, clock=Clock(run.run_folder))
+    stands.finished = {"lexical": [0, 1]}
+    write = standing.write_submission
+    monkeypatch.setattr(standing, "write_submission", lambda path, predictions, **o: write(path, predictions * 0, **o))
+    stands.replace()
+    assert caplog.text.count("the submission is replaced") == 1
+    assert "what stood stays: no column may be constant" in notes_of(run.run_folder)[-1]
+
+
 def test_first_submission_stands_before_any_slow_member_and_is_replaced_after_every_fold(
     train_toy, toy_recipe, monkeypatch
 ):
@@ -284,6 +298,8 @@ def test_first_fold_that_leaves_a_column_constant_waits_for_the_next(train_toy, 
     run = train_toy(lexical_recipe)
     assert len(written) == 2
     assert read_json(run.run_folder / "ensemble.json")["folds"] == {"lexical": [0, 1]}
+    (note,) = notes_of(run.run_folder)
+    assert note.startswith("no submission could be made of what is finished by now, and what stood stays: no column")
     monkeypatch.setattr(standing, "write_submission", lambda path, predictions, **o: write(path, predictions * 0, **o))
     (run.run_folder / "ensemble.json").unlink()
     with pytest.raises(ValueError, match="no column may be constant"):
