@@ -19,7 +19,7 @@ from sklearn.base import BaseEstimator
 from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted
 
-from questlib.metrics import Questions, one_row_per_question, spearman_by_target
+from questlib.metrics import Questions, number_questions, one_row_per_question, spearman_by_target
 from questlib.ranks import FloatArray
 
 _SPREADS = (0.0, 0.05, 0.1, 0.2, 0.4)
@@ -59,10 +59,7 @@ class Blend(BaseEstimator):
         groups = np.zeros(true.shape[1], dtype=int) if self.groups is None else np.asarray(self.groups)
         if groups.shape != (true.shape[1],):
             raise ValueError(f"groups must name one group per target, {true.shape[1]}, however: {groups.shape=}")
-        names = np.arange(len(true)) if questions is None else np.asarray(questions, dtype=str)
-        if names.shape != (len(true),):
-            raise ValueError(f"questions must have shape ({len(true)},), however: {names.shape=}")
-        _, question = np.unique(names, return_inverse=True)
+        question = number_questions(questions, n_rows=len(true))
         self.trust_ = np.eye(len(_SPREADS))[0]
         if len(scores) > 1 and question.max() >= _N_FOLDS:
             self.trust_ = _trust_spreads(scores, true, question, groups)

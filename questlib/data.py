@@ -13,6 +13,7 @@ import pandas as pd
 from questlib.checks import refuse_unknown
 from questlib.csv_table import read_csv
 from questlib.inputs import describe_mounts, find_folder
+from questlib.metrics import Questions, number_questions
 from questlib.schema import ID, INPUT_COLUMNS, METADATA_COLUMNS, QUESTION, TARGETS, TEXT_COLUMNS
 
 # What a null becomes, in training and in any later table: no words, and a category or host of its own.
@@ -166,11 +167,11 @@ def question_of(frame: pd.DataFrame) -> npt.NDArray:
     return questions.to_numpy(dtype=str)
 
 
-def assign_folds(questions: npt.NDArray, *, split: str, folds: int, seed: int) -> IndexArray:
+def assign_folds(questions: Questions, *, split: str, folds: int, seed: int) -> IndexArray:
     """Give each row the number, from 0, of the fold that scores it; split "question" keeps a question's rows together.
 
     Raises:
-        ValueError: If the split is unknown or there are fewer questions than folds.
+        ValueError: If the split is unknown, a row has no question, or there are fewer questions than folds.
 
     NOTE[SEED]: The write-up split rows at random, which leaks: one question stands on both sides and the score reads
     too high. It is kept for comparison only.
@@ -179,13 +180,14 @@ def assign_folds(questions: npt.NDArray, *, split: str, folds: int, seed: int) -
 
     splitters = {"question": GroupKFold, "random": KFold}
     refuse_unknown([split], known=splitters, what="split")
-    n_questions = len(np.unique(questions))
+    question = number_questions(questions, n_rows=len(questions))
+    n_questions = len(np.unique(question))
     if not 2 <= folds <= n_questions:
         raise ValueError(f"folds must lie between 2 and the number of questions, however: {folds=}, {n_questions=}")
     splitter = splitters[split](n_splits=folds, shuffle=True, random_state=seed)
-    fold_of_row = np.empty(len(questions), dtype=np.intp)
-    groups = questions if split == "question" else None  # KFold would warn that it takes none
-    for fold, (_, scored) in enumerate(splitter.split(questions, groups=groups)):
+    fold_of_row = np.empty(len(question), dtype=np.intp)
+    groups = question if split == "question" else None  # KFold would warn that it takes none
+    for fold, (_, scored) in enumerate(splitter.split(question, groups=groups)):
         fold_of_row[scored] = fold
     return fold_of_row
 

@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from questlib.checks import read_names
 from questlib.ranks import FloatArray
 from questlib.schema import TARGETS
 
@@ -37,9 +38,10 @@ class HostRates(BaseEstimator):
 
     def fit(self, hosts: Sequence[str] | npt.NDArray | pd.Series, targets: npt.ArrayLike) -> Self:
         """Learn the factors from the training fold's ratings in [0, 1], shape (n_rows, n_targets)."""
-        true, names = np.asarray(targets, dtype=np.float64), np.asarray(hosts, dtype=str)
-        if true.ndim != 2 or names.shape != (len(true),):
-            raise ValueError(f"hosts and targets must have one row each, however: {names.shape=}, {true.shape=}")
+        true = np.asarray(targets, dtype=np.float64)
+        if true.ndim != 2:
+            raise ValueError(f"targets must have shape (n_rows, n_targets), however: {true.shape=}")
+        names = _read_hosts(hosts, n_rows=len(true))
         if not np.isfinite(true).all():
             raise ValueError("targets must be finite, however: they hold NaN or infinity; drop these rows")
         known, place, n_rows = np.unique(names, return_inverse=True, return_counts=True)
@@ -56,12 +58,10 @@ class HostRates(BaseEstimator):
     def transform(self, predictions: npt.ArrayLike, hosts: Sequence[str] | npt.NDArray | pd.Series) -> FloatArray:
         """Scale the rare columns of scores of at least 0, shape (n_rows, n_targets)."""
         check_is_fitted(self)
-        scaled, names = np.array(predictions, dtype=np.float64), np.asarray(hosts, dtype=str)
-        if scaled.shape != (len(names), self.n_targets_) or names.ndim != 1:
-            raise ValueError(
-                f"predictions and hosts must have one row each, and {self.n_targets_} columns, however: "
-                f"{scaled.shape=}, {names.shape=}"
-            )
+        scaled = np.array(predictions, dtype=np.float64)
+        if scaled.ndim != 2 or scaled.shape[1] != self.n_targets_:
+            raise ValueError(f"predictions must have {self.n_targets_} columns, however: {scaled.shape=}")
+        names = _read_hosts(hosts, n_rows=len(scaled))
         if not (scaled >= 0).all():
             raise ValueError("predictions must be numbers of at least 0, however some are negative or NaN; clip them")
         for column, factors in self.rates_.items():
@@ -81,3 +81,7 @@ class HostRates(BaseEstimator):
         rates.n_targets_ = state.get("n_targets", len(TARGETS))  # older ones were only ever fitted on these
         rates.rates_ = {int(column): factors for column, factors in state["rates"].items()}
         return rates
+
+
+def _read_hosts(hosts: Sequence[str] | npt.NDArray | pd.Series, *, n_rows: int) -> npt.NDArray[np.str_]:
+    return read_names(hosts, n_rows=n_rows, what="hosts", remedy="give questlib.data.fill_nulls(frame)['host']")

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from questlib.checks import read_names
 from questlib.ranks import FloatArray, rank_values, sort_and_rank
 from questlib.schema import RARE_TARGET, TARGETS
 
@@ -64,9 +65,17 @@ def _mean_defined(by_target: FloatArray) -> float:
     return float(defined.mean())
 
 
+def number_questions(questions: Questions | None, *, n_rows: int) -> npt.NDArray[np.intp]:
+    """Number the question of each row from 0, in the order of their names, (n_rows,); where None, every row is one."""
+    if questions is None:
+        return np.arange(n_rows)
+    names = read_names(questions, n_rows=n_rows, what="questions", remedy="give questlib.question_of(frame)")
+    return np.unique(names, return_inverse=True)[1]
+
+
 def one_row_per_question(questions: Questions, *, draws: int, seed: int) -> list[npt.NDArray]:
     """Draw one random row per question, ascending, several times, as the hidden test has one row per question."""
-    _, question_index = np.unique(np.asarray(questions, dtype=str), return_inverse=True)
+    question_index = number_questions(questions, n_rows=len(questions))
     if not len(question_index) or draws < 1:
         raise ValueError(f"there must be rows and draws, however: {len(question_index)=}, {draws=}")
     generator = np.random.default_rng(seed)
@@ -92,9 +101,8 @@ def score_predictions(
         a time, `n_draws`.
     """
     predicted, true = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
-    if questions is not None and len(questions) != len(true):
-        raise ValueError(f"questions must name that of each row, however: {len(questions)=}, {true.shape=}")
-    drawn = [np.arange(len(true))] if questions is None else one_row_per_question(questions, draws=draws, seed=seed)
+    question = number_questions(questions, n_rows=len(true))
+    drawn = [np.arange(len(true))] if questions is None else one_row_per_question(question, draws=draws, seed=seed)
     by_draw = np.stack([spearman_by_target(predicted[rows], true[rows]) for rows in drawn])  # (n_draws, n_targets)
     common = np.array([name != RARE_TARGET for name in TARGETS])
     defined = ~np.isnan(by_draw)

@@ -38,7 +38,7 @@ from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from questlib.metrics import Questions
+from questlib.metrics import Questions, number_questions
 from questlib.ranks import FloatArray
 from questlib.segmentation import best_segments
 
@@ -84,10 +84,8 @@ class RankTies(BaseEstimator):
                 "predictions and targets must share one shape (n_rows, n_targets) with rows, however: "
                 f"{predicted.shape=}, {true.shape=}"
             )
-        names = np.arange(len(true)) if questions is None else np.asarray(questions, dtype=str)
-        if names.shape != (len(true),):
-            raise ValueError(f"questions must have shape ({len(true)},), however: {names.shape=}")
-        _, question, n_rows = np.unique(names, return_inverse=True, return_counts=True)
+        question = number_questions(questions, n_rows=len(true))
+        n_rows = np.bincount(question)
         weights = 1 / (n_rows[question] * len(n_rows))  # (n_rows,), sums to 1
         # A Poisson count per question is a bootstrap of questions.
         counts = np.random.default_rng(self.seed).poisson(1.0, (self.n_resamples, len(n_rows)))

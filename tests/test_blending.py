@@ -116,6 +116,8 @@ def test_blend_refuses_what_it_cannot_read() -> None:
         Blend(groups=[0, 0, 0]).fit(models, targets)
     with pytest.raises(ValueError, match=r"questions must have shape \(20,\)"):
         Blend().fit(models, targets, questions=["q"])
+    with pytest.raises(ValueError, match=r"questions must name that of each row, however 1 rows have none; give"):
+        Blend().fit(models, targets, questions=[*range(19), None])
     with pytest.raises(NotFittedError, match="Blend instance is not fitted yet"):
         Blend().transform(models)
     with pytest.raises(NotFittedError, match="Blend instance is not fitted yet"):

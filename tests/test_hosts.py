@@ -22,22 +22,28 @@ def test_host_rates_learn_where_a_rare_rating_lives() -> None:
 
 
 def test_host_rates_refuse_what_they_cannot_read() -> None:
-    with pytest.raises(ValueError, match=r"names.shape=\(2,\), true.shape=\(3, 2\)"):
+    with pytest.raises(ValueError, match=r"hosts must have shape \(3,\), however: given.shape=\(2,\)"):
         HostRates().fit(["a", "b"], np.zeros((3, 2)))
+    with pytest.raises(ValueError, match=r"targets must have shape .*true.shape=\(2,\)"):
+        HostRates().fit(["a", "b"], np.zeros(2))
     with pytest.raises(ValueError, match="targets must be finite"):
         HostRates().fit(["a"], [[np.nan]])
     with pytest.raises(NotFittedError, match="HostRates instance is not fitted yet"):
         HostRates().transform([[0.5]], ["a"])
-    with pytest.raises(ValueError, match=r"scaled.shape=\(1, 1\), names.shape=\(2,\)"):
+    two = HostRates().fit(["a", "b"], [[0.5]] * 2)
+    with pytest.raises(ValueError, match=r"hosts must have shape \(1,\), however: given.shape=\(2,\)"):
         HostRates().fit(["a"], [[0.5]]).transform([[0.5]], ["a", "b"])
+    for call in (lambda hosts: HostRates().fit(hosts, [[0.5]] * 2), lambda hosts: two.transform([[0.5]] * 2, hosts)):
+        with pytest.raises(ValueError, match=r"hosts must name that of each row, however 1 rows have none; .*fill_nul"):
+            call(["a", None])
 
 
 @pytest.mark.parametrize(
     ("predictions", "message"),
     [
-        (np.full((3, 5), 0.5), r"and 2 columns, however: scaled.shape=\(3, 5\)"),
-        (np.full((3, 1), 0.5), r"and 2 columns, however: scaled.shape=\(3, 1\)"),
-        (np.full(3, 0.5), "and 2 columns, however"),
+        (np.full((3, 5), 0.5), r"must have 2 columns, however: scaled.shape=\(3, 5\)"),
+        (np.full((3, 1), 0.5), r"must have 2 columns, however: scaled.shape=\(3, 1\)"),
+        (np.full(3, 0.5), "must have 2 columns, however"),
         ([[0.5, 0.5], [0.5, np.nan], [0.5, 0.5]], "at least 0, however some are negative or NaN"),
         ([[0.5, 0.5], [-1.0, 0.5], [0.5, 0.5]], "at least 0, however some are negative or NaN"),
     ],

@@ -1,13 +1,16 @@
+from collections.abc import Callable
 from random import Random
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata, spearmanr
 
+from questlib.data import assign_folds
 from questlib.metrics import mean_spearman, one_row_per_question, score_predictions, spearman_by_target
 from questlib.schema import RARE_TARGET, TARGETS
 
@@ -135,8 +138,21 @@ def test_one_row_per_question_gives_every_row_its_chance() -> None:
 @pytest.mark.parametrize("n_questions", [3, 5, 9])
 def test_questions_of_other_rows_than_are_scored_are_refused(n_questions: int) -> None:
     values = np.random.default_rng(0).random((6, 30))
-    with pytest.raises(ValueError, match=rf"must name that of each row, however: len\(questions\)={n_questions}"):
+    with pytest.raises(ValueError, match=rf"questions must have shape \(6,\), however: given.shape=\({n_questions},\)"):
         score_predictions(values, values, questions=np.arange(n_questions))
+
+
+@pytest.mark.parametrize("missing", [None, np.nan, pd.NA])
+@pytest.mark.parametrize("read", [list, pd.Series, pd.Categorical])
+def test_rows_without_a_question_are_not_taken_for_one_question(read: Callable, missing: object) -> None:
+    questions, values = read(["a", "b", missing, "b", missing]), np.random.default_rng(0).random((5, 30))
+    for call in (
+        lambda: score_predictions(values, values, questions=questions),
+        lambda: one_row_per_question(questions, draws=1, seed=0),
+        lambda: assign_folds(questions, split="question", folds=2, seed=0),
+    ):
+        with pytest.raises(ValueError, match=r"however 2 rows have none; give questlib.question_of\(frame\)"):
+            call()
 
 
 @pytest.mark.parametrize(("questions", "draws"), [([], 3), (["a"], 0), (["a"], -1)])

@@ -167,8 +167,10 @@ def test_fit_refuses_what_it_cannot_read() -> None:
         RankTies().fit(predictions[:, 0], targets)
     with pytest.raises(ValueError, match=r"with rows"):
         RankTies().fit(predictions[:0], targets[:0])
-    with pytest.raises(ValueError, match=r"questions must have shape \(20,\), however: names.shape=\(19,\)"):
+    with pytest.raises(ValueError, match=r"questions must have shape \(20,\), however: given.shape=\(19,\)"):
         RankTies().fit(predictions, targets, questions=["q"] * 19)
+    with pytest.raises(ValueError, match=r"questions must name that of each row, however 2 rows have none; give"):
+        RankTies().fit(predictions, targets, questions=[*"abcdefghijklmnopqr", None, np.nan])
     for name, broken in (("predictions", (np.nan, 0.0)), ("targets", (0.0, np.inf))):
         spoilt, rated = predictions.copy(), targets.copy()
         spoilt[3, 1] += broken[0]
