@@ -18,7 +18,7 @@ from questlib.metrics import score_predictions
 from questlib.predictions import write_predictions
 from questlib.run_folder import refuse_unwritable
 from questlib.schema import ID, INPUT_COLUMNS, QUESTION, RARE_TARGET, TARGETS
-from questlib.submission import check_submission
+from questlib.submission import check_against_sample
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -152,11 +152,8 @@ def _compare(parsed: argparse.Namespace) -> None:
 def _check(parsed: argparse.Namespace) -> None:
     sample = read_table(parsed.sample, columns=(ID, *TARGETS))
     submission = read_table(parsed.submission, columns=(ID,))
-    ids = sample[ID].tolist()
-    if sorted(ids) == sorted(submission[ID]):  # the site goes by ids, whatever their order
-        ids = submission[ID].tolist()
     try:
-        check_submission(submission, columns=list(sample.columns), ids=ids)
+        check_against_sample(submission, sample)
     except ValueError as error:
         raise ValueError(f"{parsed.submission}: {error}") from error
     print(f"{parsed.submission} is valid: {len(submission)} rows, {len(TARGETS)} targets in [0, 1], none constant")

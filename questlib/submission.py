@@ -21,12 +21,12 @@ def write_submission(
 ) -> pd.DataFrame:
     """Write predictions, in [0, 1], (n_rows, 30), as CSV in the sample's column order and the test's row order.
 
-    What `check_submission` refuses is not written. The table that was written is returned.
+    What `check_against_sample` refuses is not written. The table that was written is returned.
     """
     frame = pd.DataFrame(predictions, columns=list(TARGETS))
     frame.insert(0, ID, np.asarray(ids))  # by position: a Series would be aligned on its index
     frame = frame[list(sample_submission.columns)]
-    check_submission(frame, columns=list(sample_submission.columns), ids=ids)
+    check_against_sample(frame, sample_submission)
     write_csv(Path(path), frame)
     return frame
 
@@ -45,6 +45,13 @@ def spread_constant(predictions: FloatArray, *, by: FloatArray) -> FloatArray:
         level = np.clip(predictions[:, column], _SPREAD, 1 - _SPREAD)
         spread[:, column] = level + _SPREAD * ranks
     return spread
+
+
+def check_against_sample(frame: pd.DataFrame, sample_submission: pd.DataFrame) -> None:
+    """Refuse what `check_submission` does, but for the order of the rows: the site goes by ids."""
+    given, wanted = (each.astype(str).tolist() for each in (frame[ID], sample_submission[ID]))
+    ids = given if sorted(given) == sorted(wanted) else wanted
+    check_submission(frame, columns=list(sample_submission.columns), ids=ids)
 
 
 def check_submission(frame: pd.DataFrame, *, columns: list[str], ids: npt.ArrayLike) -> None:

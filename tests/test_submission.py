@@ -48,6 +48,22 @@ def test_submission_takes_ids_by_position_not_by_index(tmp_path: Path, predictio
     assert pd.read_csv(tmp_path / "s.csv")[ID].tolist() == IDS
 
 
+@pytest.mark.parametrize(
+    ("ids", "message"),
+    [
+        ([39, 46, 70, 99], "4 rows for 4, 1 ids missing, the first out of place is '99' for '132' at 3"),
+        ([39, 39, 46, 70], "4 rows for 4, 1 ids missing, the first out of place is '39' for '46' at 1"),
+        ([None] * 4, "4 rows for 4, 4 ids missing, the first out of place is 'None' for '39' at 0"),
+    ],
+)
+def test_submission_of_other_ids_than_the_samples_is_not_written(
+    tmp_path: Path, predictions: npt.NDArray, ids: list, message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        write_submission(tmp_path / "s.csv", predictions, ids=ids, sample_submission=sample(COLUMNS, IDS))
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("value", [np.nan, -0.001, 1.001, np.inf])
 def test_submission_that_is_refused_leaves_the_former_one(
     tmp_path: Path, predictions: npt.NDArray, value: float
