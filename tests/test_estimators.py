@@ -115,9 +115,13 @@ def test_what_is_learned_ends_in_an_underscore_and_parameters_stay(case: Case) -
     assert estimator.get_params() == case.estimator.get_params()
 
 
-def test_parameters_that_are_set_are_those_that_count(case: Case) -> None:
+def test_every_parameter_that_is_set_counts(case: Case) -> None:
+    answer = answer_of(case, clone(case.estimator).fit(*case.fit))
     changed = type(case.estimator)().set_params(**case.estimator.get_params()).fit(*case.fit)
-    assert np.array_equal(answer_of(case, changed), answer_of(case, clone(case.estimator).fit(*case.fit)))
+    assert np.array_equal(answer_of(case, changed), answer)
+    for name, default in type(case.estimator)().get_params().items():
+        without = clone(case.estimator).set_params(**{name: default}).fit(*case.fit)
+        assert not np.array_equal(answer_of(case, without), answer), name
     with pytest.raises(ValueError, match="Invalid parameter 'cautoin'"):
         changed.set_params(cautoin=1)
 
