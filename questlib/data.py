@@ -138,10 +138,11 @@ def _read_number(value: Any) -> float:  # noqa: ANN401  whatever a frame holds
 def fill_nulls(frame: pd.DataFrame) -> pd.DataFrame:
     """Give every null in text, category and host its stated value, on a copy in which these hold strings only."""
     stated = {name: NULL_TEXT for name in TEXT_COLUMNS} | {name: NULL_METADATA for name in METADATA_COLUMNS}
-    filled = {
-        name: frame[name].astype(object).where(frame[name].notna(), value).map(str) for name, value in stated.items()
-    }
-    return frame.assign(**filled)
+    return frame.assign(**{name: _fill(frame[name], value) for name, value in stated.items()})
+
+
+def _fill(values: pd.Series, stated: str) -> pd.Series:
+    return values.astype(object).where(values.notna(), stated).map(str)  # a category takes no value but its own
 
 
 def question_of(frame: pd.DataFrame) -> npt.NDArray:
@@ -152,14 +153,14 @@ def question_of(frame: pd.DataFrame) -> npt.NDArray:
     Raises:
         ValueError: If a url is null and there is no title or body to tell the question by.
     """
-    questions = frame[QUESTION]
+    questions = frame[QUESTION].astype(object)
     if questions.isna().any():
         if not {"question_title", "question_body"} <= set(frame.columns):
             raise ValueError(
                 f"{QUESTION} must name each row's question, however: {int(questions.isna().sum())} rows have none, "
                 "and there are no columns question_title and question_body to tell it by; add them"
             )
-        text = frame["question_title"].fillna(NULL_TEXT) + "\n" + frame["question_body"].fillna(NULL_TEXT)
+        text = _fill(frame["question_title"], NULL_TEXT) + "\n" + _fill(frame["question_body"], NULL_TEXT)
         # Hashed, because an array of strings makes every row as wide as the longest body.
         hashes = pd.Series(pd.util.hash_array(text.to_numpy(dtype=object)), index=frame.index).map("text {:x}".format)
         told = questions.groupby(hashes.to_numpy()).transform("first")  # the first that is no null

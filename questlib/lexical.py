@@ -18,7 +18,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils.validation import check_is_fitted
 
-from questlib.data import refuse_missing
+from questlib.data import fill_nulls, refuse_missing
 from questlib.ranks import FloatArray
 from questlib.run_folder import read_json, write_json, written_whole
 from questlib.schema import METADATA_COLUMNS, TEXT_COLUMNS
@@ -49,7 +49,7 @@ class LexicalModel(BaseEstimator):
         self.alpha, self.metadata_weight, self.length_weight = alpha, metadata_weight, length_weight
 
     def fit(self, frame: pd.DataFrame, targets: npt.ArrayLike) -> Self:
-        """Learn from text and metadata, a null being empty, and from ratings in [0, 1], shape (n_rows, n_targets)."""
+        """Learn from text and metadata, nulls filled, and from ratings in [0, 1], shape (n_rows, n_targets)."""
         true = np.asarray(targets, dtype=np.float64)
         if true.ndim != 2 or len(true) != len(frame) or not len(true):
             raise ValueError(f"targets must have shape ({len(frame)}, n_targets) with rows, however: {true.shape=}")
@@ -136,7 +136,7 @@ def _fit_vectorizer(texts: pd.Series) -> TfidfVectorizer | None:
 def _filled(frame: pd.DataFrame) -> pd.DataFrame:
     wanted = [*TEXT_COLUMNS, *METADATA_COLUMNS]
     refuse_missing(frame, columns=wanted)
-    return frame[wanted].fillna("").astype(str)
+    return fill_nulls(frame)[wanted]
 
 
 def _measure(texts: pd.DataFrame) -> FloatArray:

@@ -1,6 +1,7 @@
 """What goes round the transformer: category, host and text statistics as numbers."""
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from typing import Self
 
@@ -55,7 +56,7 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
         refuse_missing(frame, columns=self._columns)
         _refuse_nulls(frame, columns=self._columns)
         self.categories_ = sorted(set(frame["category"]))
-        by_count = sorted(frame["host"].value_counts().items(), key=lambda item: (-item[1], item[0]))
+        by_count = sorted(Counter(frame["host"]).items(), key=lambda item: (-item[1], item[0]))
         self.hosts_ = sorted(host for host, _ in by_count[: self.n_hosts])
         statistics = self._statistics(frame)
         self.means_, scales = statistics.mean(axis=0), statistics.std(axis=0)
@@ -77,8 +78,11 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         refuse_missing(frame, columns=self._columns)
         _refuse_nulls(frame, columns=self._texts)  # a category or host that is null is one not seen
-        category = frame["category"].to_numpy()[:, None] == np.array(self.categories_, dtype=object)[None, :]
-        host = frame["host"].to_numpy()[:, None] == np.array(self.hosts_, dtype=object)[None, :]
+        # Of whatever dtype, as objects: what pandas takes for unknown is equal to nothing, not even to false.
+        category, host = (
+            frame[name].to_numpy(dtype=object, na_value=None)[:, None] == np.array(known, dtype=object)
+            for name, known in (("category", self.categories_), ("host", self.hosts_))
+        )
         others = ~host.any(axis=1, keepdims=True)
         statistics = (self._statistics(frame) - self.means_) / self.scales_
         return np.hstack([category, host, others, statistics]).astype(np.float32)  # (n_rows, n_features)

@@ -250,6 +250,14 @@ def test_nulls_are_filled_in_whatever_kind_of_column(toy_frame: pd.DataFrame, ki
     assert filled[1:].tolist() == toy_frame["host"][1:].tolist()
 
 
+@pytest.mark.parametrize("kind", ["string", "string[pyarrow]", "category"])
+def test_question_is_the_same_in_whatever_kind_of_column(toy_frame: pd.DataFrame, kind: str) -> None:
+    columns = [QUESTION, "question_title", "question_body"]
+    toy_frame.loc[[3, 4, 11], QUESTION], toy_frame.loc[4, "question_title"] = None, None
+    converted = toy_frame.astype(dict.fromkeys(columns, kind))
+    assert question_of(converted).tolist() == question_of(toy_frame).tolist()
+
+
 def test_nulls_may_be_a_whole_column(toy_folder: Path, toy_test_frame: pd.DataFrame) -> None:
     nothing = dict.fromkeys((*TEXT_COLUMNS, *METADATA_COLUMNS))
     toy_test_frame.assign(**nothing).to_csv(toy_folder / "test.csv", index=False)

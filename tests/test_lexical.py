@@ -58,6 +58,15 @@ def test_unknown_host_nulls_and_one_row_are_predicted() -> None:
     assert LexicalModel().fit(known, ratings).predict(known.iloc[:0]).shape == (0, 3)
 
 
+@pytest.mark.parametrize("kind", ["string", "string[pyarrow]", "category"])
+def test_predictions_are_the_same_from_whatever_kind_of_column(kind: str) -> None:
+    known, ratings = make_table(50, 0)
+    known.loc[3, ["answer", "category", "host"]] = None
+    converted = known.astype(kind)
+    expected = LexicalModel().fit(known, ratings).predict(known)
+    assert np.array_equal(LexicalModel().fit(converted, ratings).predict(converted), expected)
+
+
 def test_frame_is_not_changed() -> None:
     known, ratings = make_table(50, 0)
     before = known.copy()

@@ -9,7 +9,7 @@ from sklearn.exceptions import NotFittedError
 
 from questlib.data import fill_nulls
 from questlib.metadata import MetadataEncoder
-from questlib.schema import TEXT_COLUMNS
+from questlib.schema import METADATA_COLUMNS, TEXT_COLUMNS
 
 NAMES = st.text(max_size=8)
 
@@ -55,6 +55,15 @@ def test_nulls_have_a_stated_place(toy_frame: pd.DataFrame) -> None:
     encoded = pd.DataFrame(encoder.transform(fill_nulls(toy_frame)), columns=encoder.get_feature_names_out())
     assert encoded.loc[0, ["category=unknown", "host=unknown"]].tolist() == [1, 1]
     assert encoded.loc[1:, ["category=unknown", "host=unknown"]].to_numpy().sum() == 0
+
+
+@pytest.mark.parametrize("kind", ["string", "string[pyarrow]", "category"])
+def test_kind_of_column_tells_the_encoder_nothing(toy_frame: pd.DataFrame, kind: str) -> None:
+    converted = toy_frame.astype(dict.fromkeys((*METADATA_COLUMNS, *TEXT_COLUMNS), kind))
+    plain, other = (MetadataEncoder(use_text_statistics=True).fit(frame.iloc[:3]) for frame in (toy_frame, converted))
+    assert other.to_json() == plain.to_json()  # no host of a row that it was not given
+    converted.loc[2, METADATA_COLUMNS] = toy_frame.loc[2, METADATA_COLUMNS] = None
+    np.testing.assert_array_equal(other.transform(converted), plain.transform(toy_frame))
 
 
 def test_encoder_learns_from_the_training_fold_only(toy_frame: pd.DataFrame) -> None:
