@@ -49,11 +49,13 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
 
     def fit(self, frame: pd.DataFrame, targets: None = None) -> Self:
         """Learn the categories, the most frequent hosts (ties by name) and the scale of the statistics."""
+        refuse_missing(frame, columns=self._columns)
+        if not isinstance(self.n_hosts, int | np.integer):
+            raise TypeError(f"n_hosts must be a whole number, however: {self.n_hosts!r}")
         if self.n_hosts < 0 or frame.empty:
             raise ValueError(
                 f"n_hosts must not be negative and there must be rows, however: {self.n_hosts=}, {len(frame)=}"
             )
-        refuse_missing(frame, columns=self._columns)
         _refuse_nulls(frame, columns=self._columns)
         self.categories_ = sorted(set(frame["category"]))
         by_count = sorted(Counter(frame["host"]).items(), key=lambda item: (-item[1], item[0]))

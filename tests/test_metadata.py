@@ -162,6 +162,15 @@ def test_encoder_refuses_to_work_before_fit(call: object, toy_frame: pd.DataFram
         call(MetadataEncoder(), toy_frame)
 
 
+def test_encoder_refuses_what_is_no_table_and_counts_that_are_not_whole(toy_frame: pd.DataFrame) -> None:
+    for table in (toy_frame.to_numpy(), {}):
+        with pytest.raises(TypeError, match="frame must be a pandas DataFrame, however: <class"):
+            MetadataEncoder().fit(table)
+    for n_hosts in (2.5, "3", None):
+        with pytest.raises(TypeError, match=f"n_hosts must be a whole number, however: {n_hosts!r}"):
+            MetadataEncoder(n_hosts=n_hosts).fit(toy_frame)
+
+
 @pytest.mark.parametrize(("n_hosts", "rows"), [(-1, 3), (5, 0)])
 def test_encoder_refuses_negative_counts_and_empty_folds(toy_frame: pd.DataFrame, n_hosts: int, rows: int) -> None:
     message = rf"there must be rows, however: self.n_hosts={n_hosts}, len\(frame\)={rows}"
