@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 
+from questlib.blending import Blend
 from questlib.ensemble import Ensemble
-from questlib.schema import TARGETS
+from questlib.hosts import HostRates
+from questlib.schema import ANSWER_TARGETS, QUESTION_TARGETS, TARGETS
 from questlib.scores import score_nested
+from questlib.ties import RankTies
 
 
 @pytest.fixture(scope="module")
@@ -46,6 +49,31 @@ def test_nothing_is_scored_on_what_it_was_fitted_on(material, monkeypatch):
         assert len(seen) == 4
         assert set.intersection(*seen) == set()
         assert all(len(questions) < 200 for questions in seen)
+
+
+def test_ensemble_hands_on_questions_groups_and_hosts_to_its_parts(material):
+    rows = np.repeat(np.arange(400), np.where(np.arange(400) < 10, 40, 1))  # ten rows have forty answers each
+    models, targets = {name: each[rows] for name, each in material["members"].items()}, material["targets"][rows]
+    models["good"][:400] = np.random.default_rng(1).random((400, 30))  # which the better model knows nothing of
+    targets[:, 3] = np.arange(len(rows)) == 700  # rare, on one host
+    hosts = material["hosts"][rows]
+    ensemble = Ensemble().fit(models, targets, questions=rows, hosts=hosts)
+
+    def blend(groups: list[int] | None, questions: np.ndarray | None) -> Blend:
+        return Blend(groups=groups).fit(list(models.values()), targets, questions=questions)
+
+    groups = [0] * len(QUESTION_TARGETS) + [1] * len(ANSWER_TARGETS)
+    found = ensemble.blend_.weights_
+    assert np.array_equal(found, blend(groups, rows).weights_)
+    assert not np.array_equal(found, blend(groups, None).weights_)
+    assert not np.array_equal(found, blend(None, rows).weights_)
+    unscaled = blend(groups, rows).transform(list(models.values()))
+    blended = HostRates().fit(hosts, targets).transform(unscaled, hosts)
+    assert np.array_equal(ensemble.blend(models, hosts=hosts), blended)
+    assert not np.array_equal(unscaled, blended)
+    ties = RankTies().fit(blended, targets, questions=rows)
+    assert ensemble.ties_.intervals_ == ties.intervals_ != RankTies().fit(blended, targets).intervals_
+    assert np.array_equal(ensemble.transform(models, hosts=hosts), ties.transform(blended))
 
 
 def test_state_is_json_and_transforms_alike(material):
