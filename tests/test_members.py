@@ -210,6 +210,15 @@ def test_passes_longer_than_the_encoder_reads_are_refused(encoder_folder, toy_fr
         fit_transformer(encoder_folder, toy_frame, tmp_path, layout=layout)
 
 
+def test_checkpoint_is_known_by_rows_and_their_questions_and_not_by_ids(recipes, toy_frame, tmp_path):
+    member = MEMBERS["transformer"](recipes["transformer"], checkpoint_folder=tmp_path / "kept")
+    expected = member._open_checkpoints(toy_frame)._of
+    assert member._open_checkpoints(toy_frame.drop(columns="qa_id"))._of == expected
+    for name in ("url", "answer", TARGETS[3]):  # another question may be held out, another row be learned from
+        changed = toy_frame.assign(**{name: toy_frame[name].iloc[::-1].to_numpy()})
+        assert member._open_checkpoints(changed)._of != expected
+
+
 def test_cycles_go_through_the_stages_again(encoder_folder, toy_frame, tmp_path):
     member = fit_transformer(encoder_folder, toy_frame, tmp_path, cycles=3)
     assert {record["number"] for record in member.history} == {0, 1, 2}

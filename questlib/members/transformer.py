@@ -26,7 +26,7 @@ from questlib.pretrained import find_encoder, refuse_damaged
 from questlib.processes import find_launched
 from questlib.recipe import TransformerRecipe
 from questlib.run_folder import read_json, write_json
-from questlib.schema import INPUT_COLUMNS, TARGETS
+from questlib.schema import INPUT_COLUMNS, QUESTION, TARGETS
 from questlib.targets import RankScale, weigh_by_spread
 from questlib.text import PASSES, encode_passes, load_tokenizer, refuse_unfit
 from questlib.training.checkpoint import Checkpoints
@@ -120,7 +120,8 @@ class TransformerMember(Member[TransformerRecipe]):
         recipe = write_typed(
             replace(self.recipe.without_paths(), folds_to_train=1)
         )  # more folds are another's business
-        content = pd.util.hash_pandas_object(known[[*INPUT_COLUMNS, *TARGETS]], index=False)
+        # What rows are called counts for nothing; their question decides which are held out.
+        content = pd.util.hash_pandas_object(known[[*INPUT_COLUMNS[1:], QUESTION, *TARGETS]], index=False)
         return Checkpoints(self.checkpoint_folder, of=hash_text(f"{json.dumps(recipe)}{content.tolist()}"))
 
     def _prepare(self, frame: pd.DataFrame, rows: IndexArray, *, keeps_states: bool = True) -> "_Given":
