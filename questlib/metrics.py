@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Sequence
+from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 
 from questlib.checks import read_names
 from questlib.ranks import FloatArray, rank_values, sort_and_rank
@@ -20,17 +22,13 @@ def spearman_by_target(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Fl
     nothing where there was something to rank: its correlation is 0.
 
     Raises:
-        ValueError: If the shapes differ or are not two-dimensional, there are fewer than two rows, or a value is NaN.
+        ValueError: If the shapes differ or are not two-dimensional, the labels of two data frames differ, there are
+            fewer than two rows, or a value is NaN.
 
     Source:
         Google QUEST Q&A Labeling, evaluation page; checked against scipy.stats.spearmanr.
     """
-    predicted, true = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
-    if predicted.shape != true.shape or predicted.ndim != 2:
-        raise ValueError(
-            "predictions and targets must share one shape (n_rows, n_targets), however: "
-            f"{predicted.shape=}, {true.shape=}"
-        )
+    predicted, true = _read_pair(predictions, targets)
     if len(predicted) < 2:
         raise ValueError(f"a rank correlation must have at least two rows, however: {len(predicted)=}")
     for name, values in (("predictions", predicted), ("targets", true)):
@@ -40,6 +38,25 @@ def spearman_by_target(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Fl
     # A column at a time, copied: it stays in the processor's cache, as all columns at once would not.
     columns = zip(predicted.T, true.T, strict=True)
     return np.array([_correlate(*(np.ascontiguousarray(column) for column in pair)) for pair in columns])
+
+
+def _read_pair(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    if isinstance(predictions, pd.DataFrame) and isinstance(targets, pd.DataFrame):
+        for name in ("index", "columns"):
+            labels = getattr(predictions, name), getattr(targets, name)
+            if not labels[0].equals(labels[1]):
+                first = next(pair for pair in zip_longest(*labels, fillvalue="nothing") if pair[0] != pair[1])
+                raise ValueError(
+                    f"predictions and targets must have the same {name}, in the same order, however the first to "
+                    f"differ are {first}; reindex one like the other, or give arrays"
+                )
+    predicted, true = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    if predicted.shape != true.shape or predicted.ndim != 2:
+        raise ValueError(
+            "predictions and targets must share one shape (n_rows, n_targets), however: "
+            f"{predicted.shape=}, {true.shape=}"
+        )
+    return predicted, true
 
 
 def _correlate(predictions: FloatArray, targets: FloatArray) -> float:
@@ -99,8 +116,14 @@ def score_predictions(
     Returns:
         `mean` of 30, `mean_without_rare` of the other 29, `by_target` (name to correlation or None), `n_rows` scored at
         a time, `n_draws`.
+
+    Raises:
+        ValueError: As `spearman_by_target`, or if there are other columns than 30, a row has no question, or there is
+            nothing to rank.
     """
-    predicted, true = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
+    predicted, true = _read_pair(predictions, targets)
+    if true.shape[1] != len(TARGETS):
+        raise ValueError(f"there must be a column for each of {len(TARGETS)} targets, however: {true.shape=}")
     question = number_questions(questions, n_rows=len(true))
     drawn = [np.arange(len(true))] if questions is None else one_row_per_question(question, draws=draws, seed=seed)
     by_draw = np.stack([spearman_by_target(predicted[rows], true[rows]) for rows in drawn])  # (n_draws, n_targets)

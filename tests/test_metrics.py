@@ -110,6 +110,32 @@ def test_spearman_refuses_what_cannot_be_ranked(
         spearman_by_target(predictions, targets)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda frame: frame[frame.columns[::-1]],
+            r"same columns, .* are \('question_asker.*', 'answer_well_written'\); reindex",
+        ),
+        (lambda frame: frame[::-1], r"the same index, .*first to differ are \(0, 4\); reindex one like"),
+    ],
+)
+def test_tables_that_are_labelled_otherwise_are_not_scored_by_position(change: Callable, message: str) -> None:
+    ratings = pd.DataFrame(np.random.default_rng(0).random((5, 30)), columns=list(TARGETS))
+    for call in (mean_spearman, score_predictions):
+        with pytest.raises(ValueError, match=message):
+            call(ratings, change(ratings))
+    assert mean_spearman(ratings, ratings.copy()) == pytest.approx(1)
+    assert mean_spearman(ratings.to_numpy(), ratings) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("n_targets", [29, 31])
+def test_other_columns_than_the_targets_are_not_scored(n_targets: int) -> None:
+    values = np.random.default_rng(0).random((5, n_targets))
+    with pytest.raises(ValueError, match=rf"a column for each of 30 targets, however: true.shape=\(5, {n_targets}\)"):
+        score_predictions(values, values)
+
+
 @given(st.lists(st.text(max_size=3) | st.integers(0, 5), min_size=1, max_size=40), st.integers(1, 5), st.integers(0, 9))
 def test_one_row_per_question_draws_each_question_once(questions: list[object], draws: int, seed: int) -> None:
     questions = [str(question).replace("\0", "") for question in questions]  # NumPy drops a NUL at the end
