@@ -5,6 +5,8 @@ from collections.abc import Mapping
 from typing import Self
 
 import numpy.typing as npt
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from questlib.blending import Blend
 from questlib.hosts import HostRates
@@ -17,7 +19,7 @@ from questlib.ties import RankTies
 _GROUPS = [0] * len(QUESTION_TARGETS) + [1] * len(ANSWER_TARGETS)
 
 
-class Ensemble:
+class Ensemble(BaseEstimator):
     """Blend models, scale rare targets by what their hosts have seen, then tie exactly.
 
     Attributes:
@@ -39,6 +41,7 @@ class Ensemble:
 
     def blend(self, predictions: Mapping[str, FloatArray], *, hosts: npt.NDArray) -> FloatArray:
         """Blend and scale the predictions of the members of `fit`, but leave every row its own place: in [0, 1]."""
+        check_is_fitted(self)
         in_order = [predictions[name] for name in self.members_]
         return self.hosts_.transform(self.blend_.transform(in_order), hosts)
 
@@ -49,6 +52,7 @@ class Ensemble:
 
     def to_json(self) -> str:
         """Write what was learned as JSON."""
+        check_is_fitted(self)
         parts = {"blend": self.blend_.to_json(), "hosts": self.hosts_.to_json(), "ties": self.ties_.to_json()}
         return json.dumps({"members": self.members_} | {name: json.loads(part) for name, part in parts.items()})
 

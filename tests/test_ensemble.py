@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+from sklearn.exceptions import NotFittedError
 
 from questlib.blending import Blend
 from questlib.ensemble import Ensemble
@@ -84,6 +85,12 @@ def test_state_is_json_and_transforms_alike(material):
     assert np.array_equal(
         loaded.transform(models, hosts=material["hosts"]), ensemble.transform(models, hosts=material["hosts"])
     )
+
+
+def test_ensemble_refuses_to_answer_or_to_be_saved_before_fit(material):
+    for call in (lambda: Ensemble().transform(material["members"], hosts=material["hosts"]), Ensemble().to_json):
+        with pytest.raises(NotFittedError, match="This Ensemble instance is not fitted yet"):
+            call()
 
 
 def test_members_are_known_by_name_whatever_their_order(material):
