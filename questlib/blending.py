@@ -97,9 +97,11 @@ class Blend(BaseEstimator):
 
 def _stacked(predictions: Sequence[npt.ArrayLike]) -> FloatArray:
     arrays = [np.asarray(one, dtype=np.float64) for one in predictions]
-    shapes = [one.shape for one in arrays]
-    if not arrays or len(set(shapes)) > 1 or arrays[0].ndim != 2:
-        raise ValueError(f"predictions must be arrays of one shape (n_rows, n_targets) per model, however: {shapes=}")
+    shapes = list(dict.fromkeys(one.shape for one in arrays))  # each once: one array is taken for thousands of models
+    if len(shapes) != 1 or arrays[0].ndim != 2:
+        raise ValueError(
+            f"predictions must be arrays of one shape (n_rows, n_targets) per model, however: {shapes=}; give a list"
+        )
     broken = [index for index, one in enumerate(arrays) if not np.isfinite(one).all()]
     if broken:
         raise ValueError(f"predictions must be finite, however: NaN or infinity in models {broken}")

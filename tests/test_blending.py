@@ -108,6 +108,8 @@ def test_blend_refuses_what_it_cannot_read() -> None:
         Blend().fit([], targets)
     with pytest.raises(ValueError, match=r"shapes=\[\(20, 4\), \(19, 4\)\]"):
         Blend().fit([models[0], models[1][:19]], targets)
+    with pytest.raises(ValueError, match=r"per model, however: shapes=\[\(4,\)\]; give a list"):
+        Blend().fit(models[0], targets)
     with pytest.raises(ValueError, match=r"true.shape=\(20, 3\)"):
         Blend().fit(models, targets[:, :3])
     with pytest.raises(ValueError, match=r"NaN or infinity in models \[1\]"):
