@@ -75,10 +75,10 @@ def mean_spearman(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> float:
     return _mean_defined(spearman_by_target(predictions, targets))
 
 
-def _mean_defined(by_target: FloatArray) -> float:
+def _mean_defined(by_target: FloatArray, *, but: str = "") -> float:
     defined = by_target[~np.isnan(by_target)]
     if not len(defined):
-        raise ValueError("at least one target column must vary, however: every column is constant")
+        raise ValueError(f"at least one target column{but} must vary, however: every column is constant")
     return float(defined.mean())
 
 
@@ -133,7 +133,7 @@ def score_predictions(
     known = [float(value) if seen else None for value, seen in zip(by_target, defined.any(axis=0), strict=True)]
     return {
         "mean": float(np.mean([_mean_defined(row) for row in by_draw])),
-        "mean_without_rare": float(np.mean([_mean_defined(row[common]) for row in by_draw])),
+        "mean_without_rare": float(np.mean([_mean_defined(row[common], but=f" but {RARE_TARGET}") for row in by_draw])),
         "by_target": dict(zip(TARGETS, known, strict=True)),
         "n_rows": len(drawn[0]),
         "n_draws": len(drawn),

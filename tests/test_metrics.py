@@ -90,6 +90,9 @@ def test_constant_target_has_no_correlation_and_a_constant_prediction_has_none_t
 def test_mean_is_refused_when_every_target_is_constant() -> None:
     with pytest.raises(ValueError, match="at least one target column must vary, however: every column is constant"):
         mean_spearman(np.eye(3), np.ones((3, 3)))
+    values = np.random.default_rng(0).random((3, 30))
+    with pytest.raises(ValueError, match=f"at least one target column but {RARE_TARGET} must vary, however: every"):
+        score_predictions(values, values * (np.arange(30) == RARE))
 
 
 @pytest.mark.parametrize(
