@@ -93,8 +93,10 @@ def number_questions(questions: Questions | None, *, n_rows: int) -> npt.NDArray
 def one_row_per_question(questions: Questions, *, draws: int, seed: int) -> list[npt.NDArray]:
     """Draw one random row per question, ascending, several times, as the hidden test has one row per question."""
     question_index = number_questions(questions, n_rows=len(questions))
-    if not len(question_index) or draws < 1:
-        raise ValueError(f"there must be rows and draws, however: {len(question_index)=}, {draws=}")
+    if not len(question_index) or draws < 1 or seed < 0:
+        raise ValueError(
+            f"there must be rows, draws and a seed of at least 0, however: {len(question_index)=}, {draws=}, {seed=}"
+        )
     generator = np.random.default_rng(seed)
     orders = (generator.permutation(len(question_index)) for _ in range(draws))
     return [np.sort(order[np.unique(question_index[order], return_index=True)[1]]) for order in orders]

@@ -184,11 +184,11 @@ def test_rows_without_a_question_are_not_taken_for_one_question(read: Callable, 
             call()
 
 
-@pytest.mark.parametrize(("questions", "draws"), [([], 3), (["a"], 0), (["a"], -1)])
-def test_one_row_per_question_refuses_no_rows_and_no_draws(questions: list[str], draws: int) -> None:
-    message = rf"there must be rows and draws, however: len\(question_index\)={len(questions)}, draws={draws}"
+@pytest.mark.parametrize(("questions", "draws", "seed"), [([], 3, 0), (["a"], 0, 0), (["a"], -1, 0), (["a"], 1, -1)])
+def test_one_row_per_question_refuses_no_rows_no_draws_and_no_seed(questions: list[str], draws: int, seed: int) -> None:
+    message = rf"of at least 0, however: len\(question_index\)={len(questions)}, draws={draws}, seed={seed}"
     with pytest.raises(ValueError, match=message):
-        one_row_per_question(questions, draws=draws, seed=0)
+        one_row_per_question(questions, draws=draws, seed=seed)
 
 
 @pytest.fixture
