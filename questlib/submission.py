@@ -36,11 +36,12 @@ def spread_constant(predictions: FloatArray, *, by: FloatArray) -> FloatArray:
 
     Args:
         predictions: In [0, 1], (n_rows, n_targets).
-        by: What decides the order of the rows, same shape; where it is constant too, the mean of all its columns does.
+        by: What decides the order of the rows, same shape; where it is constant too, the mean of all its columns does,
+            and where all rows are alike, their place.
     """
     spread = predictions.copy()
     for column in np.flatnonzero(np.ptp(predictions, axis=0) == 0) if len(predictions) > 1 else ():
-        order = by[:, column] if np.ptp(by[:, column]) else by.mean(axis=1)
+        order = next(each for each in (by[:, column], by.mean(axis=1), np.arange(len(by))) if np.ptp(each))
         ranks = rankdata(order) / (len(order) + 1) - 0.5  # within (-0.5, 0.5)
         level = np.clip(predictions[:, column], _SPREAD, 1 - _SPREAD)
         spread[:, column] = level + _SPREAD * ranks

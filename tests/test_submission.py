@@ -159,5 +159,10 @@ def test_column_that_nothing_orders_goes_by_the_mean_of_the_others(predictions: 
     assert (np.argsort(spread[:, 3]) == np.argsort(predictions.mean(axis=1))).all()
 
 
+def test_rows_that_are_alike_go_by_their_place() -> None:
+    alike = np.full((4, 30), 0.2)
+    assert (np.diff(spread_constant(alike, by=alike), axis=0) > 0).all()
+
+
 def test_single_row_is_left_as_it_is(predictions: npt.NDArray) -> None:
     np.testing.assert_array_equal(spread_constant(predictions[:1], by=predictions[:1]), predictions[:1])
