@@ -27,7 +27,7 @@ def write_submission(
     frame.insert(0, ID, np.asarray(ids))  # by position: a Series would be aligned on its index
     frame = frame[list(sample_submission.columns)]
     check_against_sample(frame, sample_submission)
-    write_csv(Path(path), frame)
+    write_csv(Path(path).expanduser(), frame)
     return frame
 
 

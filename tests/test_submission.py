@@ -48,6 +48,15 @@ def test_submission_takes_ids_by_position_not_by_index(tmp_path: Path, predictio
     assert pd.read_csv(tmp_path / "s.csv")[ID].tolist() == IDS
 
 
+def test_submission_may_lie_in_the_home(
+    tmp_path: Path, predictions: npt.NDArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    write_submission("~/s.csv", predictions, ids=IDS, sample_submission=sample(COLUMNS, IDS))
+    assert [path.name for path in tmp_path.rglob("*")] == ["home", "s.csv"]
+
+
 @pytest.mark.parametrize(
     ("ids", "message"),
     [
