@@ -15,7 +15,6 @@ from sklearn.utils.validation import check_is_fitted
 
 from questlib.checks import read_names
 from questlib.ranks import FloatArray
-from questlib.schema import TARGETS
 
 
 class HostRates(BaseEstimator):
@@ -78,7 +77,7 @@ class HostRates(BaseEstimator):
         """Read an estimator that transforms as the one that was written."""
         state = json.loads(text)
         rates = cls(rare_share=state["rare_share"], strength=state["strength"])
-        rates.n_targets_ = state.get("n_targets", len(TARGETS))  # older ones were only ever fitted on these
+        rates.n_targets_ = state["n_targets"]
         rates.rates_ = {int(column): factors for column, factors in state["rates"].items()}
         return rates
 
