@@ -76,9 +76,8 @@ def _holds_run(run_folder: Path) -> bool:
 def _refuse_changed(run_folder: Path, recipe: Recipe, inputs: Mapping[str, Any]) -> None:
     if not _holds_run(run_folder):
         return
-    # Where encoders lie may change; what they hold is told by their hashes.
     began = Recipe.from_dict(read_json(run_folder / RECIPE))
-    before, after = (dict(flatten(each.without_paths().to_dict())) for each in (began, recipe))
+    before, after = (dict(flatten(_title_encoders(each))) for each in (began, recipe))
     alone = {name.removesuffix(".kind") for name in before.keys() ^ after.keys() if _MEMBERS_KIND.fullmatch(name)}
     changed = [
         f"{name} was {before.get(name, 'not there')}, is {after.get(name, 'not there')}"
@@ -103,11 +102,21 @@ def _has_grown(name: str, before: Mapping[str, Any], after: Mapping[str, Any]) -
     return name.split(".")[-1] == _MAY_GROW and name in before and name in after and before[name] <= after[name]
 
 
+def _title_encoders(recipe: Recipe) -> dict[str, Any]:
+    # Where encoders lie may change. What the one of a place holds is told by its hash, which stands by the same title.
+    content, titles = recipe.to_dict(), _titles_of(recipe)
+    for member in (each for each in content["members"] if each.get("encoder") in titles):
+        member["encoder"] = titles[member["encoder"]]
+    return content
+
+
+def _titles_of(recipe: Recipe) -> dict[str, str]:
+    return {name: f"{number} ({Path(name).name})" for number, name in enumerate(recipe.encoders)}
+
+
 def _hash_inputs(recipe: Recipe, tables: Tables) -> dict[str, Any]:
-    encoders = {f"{number} ({Path(name).name})": name for number, name in enumerate(recipe.encoders)}
-    return hash_tables(tables) | {
-        "encoder": {title: hash_encoder(find_encoder(name)) for title, name in encoders.items()}
-    }
+    hashes = {title: hash_encoder(find_encoder(name)) for name, title in _titles_of(recipe).items()}
+    return hash_tables(tables) | {"encoder": hashes}
 
 
 def hash_tables(tables: Tables) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from questlib import folds, tasks
 from questlib.clock import Clock
 from questlib.data import read_tables
 from questlib.folds import train_members
+from questlib.members.transformer import TransformerMember
 from questlib.recipe import LexicalRecipe, Recipe
 from questlib.resume import keep_inputs, refuse_changed, refuse_foreign
 from questlib.run_folder import TIMELINE, locked, read_json
@@ -234,6 +235,52 @@ def test_other_weights_of_the_encoder_are_refused_by_its_name(go_on, encoder_fol
     save_file(weights | {first: weights[first] + 1}, folder / "model.safetensors", metadata={"format": "pt"})
     with pytest.raises(ValueError, match=r"encoder\.0 \(bert\) was another"):
         go_on(recipe)
+
+
+@pytest.fixture
+def twins(encoder_folder, tmp_path):
+    """Build a recipe of members with encoders in folders of one name, which hold other weights."""
+    for number, name in enumerate("ab"):
+        folder = tmp_path / "encoders" / name / "model"
+        shutil.copytree(encoder_folder, folder)
+        weights = load_file(folder / "model.safetensors")
+        weights = {name: each + number for name, each in weights.items()}
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+
+    def build(names, *, folder=tmp_path / "encoders") -> Recipe:  # noqa: ANN001
+        members = (toy.build_recipe(folder / each / "model", name=f"m{at}") for at, each in enumerate(names))
+        return Recipe(members=tuple(members), folds=3)
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("names", "told"), [("abb", r"members\.m2\.encoder was 0 \(model\), is 1 \(model\)"), ("bab", "0 .* was another")]
+)
+def test_a_member_whose_encoder_lies_in_another_folder_of_one_name_is_another(
+    names, told, twins, toy_folder, tmp_path
+):
+    tables, run_folder = read_tables(str(toy_folder)), tmp_path / "run"
+    keep_inputs(run_folder, twins("aba"), tables)
+    with pytest.raises(ValueError, match=told):
+        refuse_changed(run_folder, twins(names), tables)
+    (tmp_path / "encoders").rename(tmp_path / "moved")
+    refuse_changed(run_folder, twins("aba", folder=tmp_path / "moved"), tables)
+
+
+def test_checkpoints_are_of_what_an_encoder_holds_wherever_it_lies(twins, toy_frame, tmp_path, monkeypatch):
+    def fit(recipe: Recipe) -> None:
+        folders = {"cache_folder": tmp_path / "cache", "checkpoint_folder": tmp_path / "kept"}
+        TransformerMember(recipe.members[0], **folders).fit(toy_frame)
+
+    with monkeypatch.context() as patch:
+        toy.interrupt_after(patch, 2)
+        with pytest.raises(KeyboardInterrupt):
+            fit(twins("a"))
+    with pytest.raises(ValueError, match="must be of this recipe and these rows, however they are of others"):
+        fit(twins("b"))
+    (tmp_path / "encoders").rename(tmp_path / "moved")
+    fit(twins("a", folder=tmp_path / "moved"))
 
 
 @pytest.mark.parametrize("name", ["recipe.json", "inputs.json"])

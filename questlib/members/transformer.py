@@ -22,7 +22,7 @@ from questlib.model.longest import longest_pass
 from questlib.model.prediction import predict
 from questlib.model.quest import QuestModel
 from questlib.plan import Speed
-from questlib.pretrained import find_encoder, refuse_damaged
+from questlib.pretrained import find_encoder, hash_encoder, refuse_damaged
 from questlib.processes import find_launched
 from questlib.recipe import TransformerRecipe
 from questlib.run_folder import read_json, write_json
@@ -117,9 +117,9 @@ class TransformerMember(Member[TransformerRecipe]):
     def _open_checkpoints(self, known: pd.DataFrame) -> Checkpoints | None:
         if self.checkpoint_folder is None or find_launched().size > 1:
             return None  # of several processes that train one model, none has the state of them all
-        recipe = write_typed(
-            replace(self.recipe.without_paths(), folds_to_train=1)
-        )  # more folds are another's business
+        # Where the encoder lies may change, what it holds may not; more folds are another's business.
+        digest = hash_encoder(find_encoder(self.recipe.encoder))
+        recipe = write_typed(replace(self.recipe, encoder=digest, folds_to_train=1))
         # What rows are called counts for nothing; their question decides which are held out.
         content = pd.util.hash_pandas_object(known[[*INPUT_COLUMNS[1:], QUESTION, *TARGETS]], index=False)
         return Checkpoints(self.checkpoint_folder, of=hash_text(f"{json.dumps(recipe)}{content.tolist()}"))
