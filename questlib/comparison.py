@@ -91,6 +91,9 @@ def _find_differences(runs: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def _list_facts(run: Mapping[str, Any]) -> dict[str, Any]:
     source = run["questlib"]
+    weights: dict[str, str] = {}  # of encoders of one name, whose folders differ, all
+    for each in run["encoders"]:
+        weights[each["name"]] = f"{weights.get(each['name'], '')} {each['sha256'][:8]}".strip()
     # The data is told by its hash, and a stage or member by the way to what is set of it.
     known = dict(flatten(run["parameters"]))
     parameters = {name: value for name, value in known.items() if name != "data" and not name.endswith(".name")}
@@ -100,7 +103,7 @@ def _list_facts(run: Mapping[str, Any]) -> dict[str, Any]:
             name: value if isinstance(value, str | int | float) else json.dumps(value)
             for name, value in parameters.items()
         },
-        **{f"weights of {each['name']}": each["sha256"][:8] for each in run["encoders"]},
+        **{f"weights of {name}": digests for name, digests in weights.items()},
         "questlib": f"{source['version']} {(source['commit'] or '')[:9]}".strip(),
         "machine": name_machine(run["machine"]),
     }

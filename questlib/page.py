@@ -114,8 +114,8 @@ def _title(run: _Run) -> str:
 def _list_facts(run: _Run) -> Iterator[tuple[str, str]]:
     record = run.record
     if run.recipe is not None:
-        hashes = read_json(run.folder / INPUTS)["encoder"].values()
-        encoders = (f"{name} ({digest[:8]})" for name, digest in zip(run.recipe.encoders, hashes, strict=True))
+        hashes = read_json(run.folder / INPUTS)["encoder"]  # by titles such as "0 (model)"
+        encoders = (f"{title.partition('(')[2][:-1]} ({digest[:8]})" for title, digest in hashes.items())
         yield "Encoders", ", ".join(encoders) or "none"
         members = (each.name + f" ({each.kind})" * (each.name != each.kind) for each in run.recipe.members)
         yield "Members", ", ".join(members)

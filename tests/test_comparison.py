@@ -63,6 +63,16 @@ def test_runs_that_were_scored_otherwise_are_told_apart(write_run) -> None:
     assert "train.csv cccccccc" in lines[2]
 
 
+def test_runs_differ_by_each_of_two_encoders_in_folders_of_one_name(write_run) -> None:
+    folders = [write_run(name, 0.3) for name in ("one", "two")]
+    for folder, first in zip(folders, "cd", strict=True):
+        encoders = [{"name": "model", "sha256": digit * 64} for digit in (first, "e")]
+        write_json(folder / "run.json", read_run(folder) | {"encoders": encoders})
+        list_outputs(folder)
+    table, _ = compare_runs(folders)
+    assert table["weights of model"].tolist() == ["cccccccc eeeeeeee", "dddddddd eeeeeeee"]
+
+
 def test_runs_that_were_scored_on_as_many_other_rows_are_told_apart(write_run) -> None:
     folders = [write_run(name, 0.3) for name in ("one", "two")]
     for folder, digest in zip(folders, ("d" * 64, "e" * 64), strict=True):

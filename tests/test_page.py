@@ -15,7 +15,7 @@ from questlib.clock import Clock
 from questlib.marks import list_outputs
 from questlib.page import write_page
 from questlib.record import record_run
-from questlib.run_folder import BLENDED, ENSEMBLE, RECIPE, RUN, SCORES, SUBMISSION, TIED, read_json, write_json
+from questlib.run_folder import BLENDED, ENSEMBLE, INPUTS, RECIPE, RUN, SCORES, SUBMISSION, TIED, read_json, write_json
 from questlib.schema import TARGETS
 
 PARAMETERS = 'data: str = "here"  # a folder\nfolds: int = 5  # folds\nout: str = "/x"  # a folder\n'
@@ -233,6 +233,17 @@ def test_run_of_an_older_questlib_says_what_it_lacks(copied):
     assert "There is no run.json: this run is of an older questlib" in page.text
     assert "Distributions" in page.headings
     assert "Versions" not in page.headings
+
+
+def test_encoders_in_folders_of_one_name_are_each_told_with_their_weights(copied):
+    (copied / RUN).unlink()
+    recipe, inputs = read_json(copied / RECIPE), read_json(copied / INPUTS)
+    first, *_ = recipe["members"]
+    others = [first | {"name": name, "encoder": f"/{name}/model"} for name in "ab"]
+    write_json(copied / RECIPE, recipe | {"members": [*recipe["members"], *others]})
+    hashes = inputs["encoder"] | {f"{number} (model)": str(number) * 64 for number in (1, 2)}
+    write_json(copied / INPUTS, inputs | {"encoder": hashes})
+    assert "), model (11111111), model (22222222)" in read_page(copied).text
 
 
 def test_leaking_split_is_told_loudly(copied):
