@@ -6,6 +6,7 @@ It keeps within a budget of bytes: what was not read for longest makes room for 
 import errno
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ CACHE = Path("~/.cache/questlib")
 _BUDGET = 20 * 1000**3  # states of a base-size body take 3 GB for 5,000 pairs of 512 tokens
 _ROOM_TO_LEAVE = 10**9  # of the disk
 _MARK = ".sha256"
+# What makes room, by its mark: a cache may lie in a folder where other files have theirs beside them.
+_OWN = re.compile(rf"(passes|states|vectors)-[0-9a-f]{{32}}\.(arrow|npy){re.escape(_MARK)}")
 
 
 def keep_once(
@@ -75,7 +78,7 @@ def make_room(folder: Path, size: int) -> bool:
 
 
 def _list_kept(folder: Path) -> Iterator[tuple[float, int, Path]]:
-    for mark in folder.glob(f"*{_MARK}"):
+    for mark in (each for each in folder.iterdir() if _OWN.fullmatch(each.name)):
         path = mark.with_name(mark.name.removesuffix(_MARK))
         with suppress(FileNotFoundError):  # another process has removed it just now
             yield mark.stat().st_mtime, path.stat().st_size, path

@@ -168,25 +168,33 @@ def test_cache_keeps_within_its_budget_and_loses_what_was_not_read_for_longest(
     def write(path: Path) -> None:
         path.write_bytes(bytes(400))
 
+    older, old, new = (
+        f"{kind}-{0:032x}.{end}" for kind, end in (("passes", "arrow"), ("states", "npy"), ("vectors", "npy"))
+    )
+    others = {"thesis.zip", "passes-1.npy"}  # another program's, with checksums of its own
+
     def keep(name: str) -> None:
         keep_once(tmp_path / name, write, Path.read_bytes, size=400)
 
     def names() -> set[str]:
-        return {path.name for path in tmp_path.iterdir() if not path.suffix}
+        return {path.name for path in tmp_path.iterdir() if path.suffix not in (".sha256", ".lock")}
 
-    for age, name in enumerate(("older", "old")):
+    for name in others:
+        (tmp_path / name).write_bytes(bytes(400))
+        (tmp_path / f"{name}.sha256").touch()
+    for age, name in enumerate((older, old)):
         keep(name)
         os.utime(tmp_path / f"{name}.sha256", (age, age))
-    keep("older")  # is read, so the other one goes
-    keep("new")
-    assert names() == {"older", "new"}
-    assert not (tmp_path / "old.sha256").exists()
+    keep(older)  # is read, so the other one goes
+    keep(new)
+    assert names() == {older, new, *others}
+    assert not (tmp_path / f"{old}.sha256").exists()
     assert not make_room(tmp_path, 1001)  # would not fit alone
-    assert names() == {"older", "new"}
+    assert names() == {older, new, *others}
     full = shutil.disk_usage(tmp_path)._replace(free=10**9)
     monkeypatch.setattr("questlib.cache.shutil.disk_usage", lambda _: full)
     assert make_room(tmp_path, 100)  # fits into the budget, and not on the disk
-    assert names() == {"new"}
+    assert names() == {new, *others}
 
 
 def test_cache_that_cannot_be_written_moves_to_one_of_the_users_own(
