@@ -19,6 +19,7 @@ PARAMETERS = """\
 data: str = "nowhere"  # a folder
 encoder: str = "bert"  # a folder
 out: str = "/kaggle/working"  # run folder
+cache: str = "~/.cache/questlib"  # a folder
 use_internet: bool = False  # whether the hub may be asked
 folds: int = 5  # a number of folds; folds = 2 is the least
 share = 0.08  # a share
@@ -165,6 +166,7 @@ def test_run_folder_is_named_after_the_profile(notebook: Path, executed: list[di
         ({"encoder": 123}, TypeError, "parameter encoder must be of type str, however: 123"),
         ({"stages": "[{"}, TypeError, r"parameter stages must be of type list, however: '\[\{'"),
         ({"out": "there"}, ValueError, "run folder must be named with --out, however the parameter out is 'there'"),
+        ({"cache": ""}, ValueError, "cache must name a folder, however it is empty"),
         ({"data": "absent"}, FileNotFoundError, "no train.csv in the data folder 'absent'"),
         ({"encoder": "./absent"}, FileNotFoundError, "the encoder folder './absent' does not exist"),
     ],
