@@ -239,7 +239,7 @@ def _check_inputs(parameters: dict[str, Any], *, out: Path | None) -> None:
     for encoder in encoders if recipe is None else recipe.encoders:
         refuse_damaged(find_encoder(encoder))
     if recipe is not None and out is not None:
-        refuse_changed(out, recipe, tables)
+        refuse_changed(out, Recipe.from_parameters(_absolute(parameters)), tables)  # so did the kernel write it
 
 
 def _absolute(parameters: dict[str, Any]) -> dict[str, Any]:

@@ -257,9 +257,7 @@ def twins(encoder_folder, tmp_path):
 @pytest.mark.parametrize(
     ("names", "told"), [("abb", r"members\.m2\.encoder was 0 \(model\), is 1 \(model\)"), ("bab", "0 .* was another")]
 )
-def test_a_member_whose_encoder_lies_in_another_folder_of_one_name_is_another(
-    names, told, twins, toy_folder, tmp_path
-):
+def test_a_member_whose_encoder_lies_in_another_folder_of_one_name_is_another(names, told, twins, toy_folder, tmp_path):
     tables, run_folder = read_tables(str(toy_folder)), tmp_path / "run"
     keep_inputs(run_folder, twins("aba"), tables)
     with pytest.raises(ValueError, match=told):

@@ -11,6 +11,10 @@ from papermill.exceptions import PapermillExecutionError
 from safetensors.numpy import save_file
 
 from questlib import run
+from questlib.data import read_tables
+from questlib.parameters import read_parameters
+from questlib.recipe import Recipe
+from questlib.resume import keep_inputs
 from questlib.run import run_notebook
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
@@ -139,6 +143,24 @@ def test_a_cache_is_where_its_relative_path_leads_from_here(
             overrides=overrides | {"cache": cache},
         )  # fmt: skip
     assert [given["cache"] for given in calls] == [str(tmp_path / "mine"), "/mine", "~/mine"]
+
+
+@pytest.mark.parametrize("spelling", ["toy/../bert", "./bert", "link", "./link", "{here}/link"])
+def test_the_same_command_goes_on_however_it_spells_its_encoder(
+    spelling: str, notebook: Path, toy_folder: Path, encoder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, out = notebook.parent, notebook.parent / "out"
+    monkeypatch.chdir(here)
+    Path("link").symlink_to(encoder)
+
+    def execute(*_: str, parameters: dict[str, Any], **__: object) -> None:
+        given = read_parameters(NOTEBOOKS / "quest.ipynb") | parameters
+        keep_inputs(out, Recipe.from_parameters(given), read_tables(given["data"]))
+
+    monkeypatch.setattr(run.papermill, "execute_notebook", execute)
+    overrides = {"encoder": spelling.format(here=here), "members": [{"name": "a", "kind": "transformer"}]}
+    for _ in range(2):
+        run_notebook(NOTEBOOKS / "quest.ipynb", profile="sample", data="toy", out=out, overrides=overrides)
 
 
 def test_run_folder_is_named_after_the_profile(notebook: Path, executed: list[dict[str, Any]]) -> None:
