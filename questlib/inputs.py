@@ -28,17 +28,23 @@ def expand_homes(parsed: Namespace) -> None:
 
 
 def find_folder(name: str, *, marker: str) -> Path | None:
-    """Find the folder that holds a marker file, such as config.json, by its path or the slug of what is attached.
+    """Find the folder that holds a marker file, such as config.json, by its path or as `find_attached` does."""
+    local = Path(name).expanduser()
+    if any(local.glob(marker)):
+        return local
+    # A path is never a slug.
+    return None if local.is_absolute() or name.startswith(".") or not name else find_attached(name, marker=marker)
 
-    Below an attached folder it is the first within four levels; None where nothing matches. Only what matches the name
+
+def find_attached(slug: str, *, marker: str) -> Path | None:
+    """Find the folder that holds a marker file by the slug of what is attached.
+
+    It is the first within four levels below the attached folder; None where nothing matches. Only what matches the slug
     is walked: a large mount beside it costs nothing.
     """
-    local = Path(name).expanduser()
-    # A path is never a slug, and a slug is a name, not a pattern.
-    patterns = () if local.is_absolute() or name.startswith(".") or not name else _PATTERNS
-    attached = (folder for pattern in patterns for folder in sorted(MOUNT.glob(pattern.format(slug=escape(name)))))
-    for folder in (local, *attached):
-        for depth in range(_MAX_DEPTH + 1 if folder != local else 1):
+    # A slug is a name, not a pattern.
+    for folder in (folder for each in _PATTERNS for folder in sorted(MOUNT.glob(each.format(slug=escape(slug))))):
+        for depth in range(_MAX_DEPTH + 1):
             for found in sorted(folder.glob("*/" * depth + marker)):
                 return found.parent
     return None

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
 
-from questlib.inputs import describe_mounts, find_folder
+from questlib.inputs import describe_mounts, find_attached, find_folder
 from questlib.marks import fingerprint_of, hash_once
 
 
@@ -29,7 +29,8 @@ PUBLISHED = {
     ),
     "all-mpnet-base-v2": Published(
         sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
-        remedy="name a folder that holds it or, online, the hub's sentence-transformers/all-mpnet-base-v2",
+        remedy="name a folder that holds it (./ and its name, if it lies here) or, online, the hub's "
+        "sentence-transformers/all-mpnet-base-v2",
     ),
 }
 INSTALLED = Path(sys.prefix) / "share/questlib/encoders"
@@ -145,7 +146,7 @@ def hash_encoder(folder: Path) -> str:
 
 
 def _find_published(name: str) -> Path:
-    folder = _installed_folder(name) or find_folder(name.lower(), marker="config.json")
+    folder = _installed_folder(name) or find_attached(name.lower(), marker="config.json")
     if folder is None:
         raise FileNotFoundError(
             f"the encoder {name} is neither installed nor attached ({describe_mounts()}); {PUBLISHED[name].remedy}"

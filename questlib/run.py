@@ -30,7 +30,7 @@ from questlib.comparison import PROFILE
 from questlib.data import read_tables
 from questlib.executed import forget_paths
 from questlib.parameters import override, read_parameters
-from questlib.pretrained import find_encoder, refuse_damaged
+from questlib.pretrained import PUBLISHED, find_encoder, refuse_damaged
 from questlib.processes import die_with_parent, find_launched
 from questlib.profiles import read_profile
 from questlib.recipe import Recipe
@@ -256,7 +256,7 @@ def _absolute(parameters: dict[str, Any]) -> dict[str, Any]:
 
 def _resolve(value: str) -> str:
     path = Path(value).expanduser()
-    return str(path.resolve()) if path.is_dir() else value
+    return str(path.resolve()) if path.is_dir() and value not in PUBLISHED else value
 
 
 def write_report(notebook: Path, path: Path) -> None:

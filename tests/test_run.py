@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from questlib import run
 from questlib.data import read_tables
 from questlib.parameters import read_parameters
+from questlib.pretrained import LOCAL_ENCODER
 from questlib.recipe import Recipe
 from questlib.resume import keep_inputs
 from questlib.run import run_notebook
@@ -143,6 +144,14 @@ def test_a_cache_is_where_its_relative_path_leads_from_here(
             overrides=overrides | {"cache": cache},
         )  # fmt: skip
     assert [given["cache"] for given in calls] == [str(tmp_path / "mine"), "/mine", "~/mine"]
+
+
+def test_a_published_encoder_is_known_by_its_name_whatever_lies_here(
+    notebook: Path, executed: list[dict[str, Any]], encoder: Path
+) -> None:
+    shutil.copytree(encoder, LOCAL_ENCODER)
+    run_notebook(notebook, profile="plain", data="toy", out=Path("new"), overrides={"encoder": LOCAL_ENCODER})
+    assert executed[0]["encoder"] == LOCAL_ENCODER
 
 
 @pytest.mark.parametrize("spelling", ["toy/../bert", "./bert", "link", "./link", "{here}/link"])
