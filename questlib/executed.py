@@ -42,6 +42,7 @@ class Executed:
     """An executed notebook.
 
     Attributes:
+        parameters: What it declares, and their defaults.
         failure: The error of the cell that failed; None where none did.
         is_ended: Whether every cell was executed.
     """
@@ -49,6 +50,7 @@ class Executed:
     def __init__(self, path: Path) -> None:
         self._cells: list[NotebookNode] = nbformat.read(path, as_version=4).cells
         code = [cell for cell in self._cells if cell.cell_type == "code" and cell.source.strip()]
+        self.parameters = dict(self._read_parameters(TAG))
         self.failure = next(self._find_failures(), None)
         self.is_ended = self.failure is None and all(cell.execution_count for cell in code)
 
@@ -72,7 +74,7 @@ class Executed:
 
     def list_changes(self) -> pd.DataFrame:
         """List the parameters that were given and differ from the notebook's own."""
-        own, given = (dict(self._read_parameters(tag)) for tag in (TAG, _GIVEN))
+        own, given = self.parameters, dict(self._read_parameters(_GIVEN))
         before = dict(flatten({name: own.get(name) for name in given}))
         after = dict(flatten(given))
         rows = [

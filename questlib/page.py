@@ -49,8 +49,9 @@ class _Run:
         self.folder = folder
         if self.has(RUN, OUTPUTS):
             check_outputs(folder)
-        notebooks = sorted(folder.glob("*.ipynb"))
-        self.executed = Executed(notebooks[0]) if notebooks else None
+        # People leave notebooks of their own beside it, which declare nothing, or no members.
+        notebooks = [each for each in map(Executed, sorted(folder.glob("*.ipynb"))) if each.parameters]
+        self.executed = max(notebooks, key=lambda each: "members" in each.parameters, default=None)
         self.record = read_run(folder) if self.has(RUN, OUTPUTS) else None
         self.recipe = Recipe.from_dict(read_json(folder / RECIPE)).without_paths() if self.has(RECIPE, INPUTS) else None
         self.is_scored = self.has(RECIPE, INPUTS, SCORES, ENSEMBLE, BLENDED)

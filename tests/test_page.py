@@ -18,7 +18,9 @@ from questlib.record import record_run
 from questlib.run_folder import BLENDED, ENSEMBLE, INPUTS, RECIPE, RUN, SCORES, SUBMISSION, TIED, read_json, write_json
 from questlib.schema import TARGETS
 
-PARAMETERS = 'data: str = "here"  # a folder\nfolds: int = 5  # folds\nout: str = "/x"  # a folder\n'
+PARAMETERS = (
+    'data: str = "here"  # a folder\nfolds: int = 5  # folds\nmembers: list = []\nout: str = "/x"  # a folder\n'
+)
 PNG = base64.b64encode(b"\x89PNG").decode()
 SECTIONS = [
     "Scores", "Members", "Learning curves", "Scores per target", "Ties", "Distributions", "Coverage of tokens", "Time",
@@ -179,6 +181,13 @@ def test_page_names_what_differs_from_the_defaults_and_ends_with_the_log(page):
     place = page.texts.index("folds", page.texts.index("default"))
     assert page.texts[place : place + 3] == ["folds", "5", "3"]
     assert page.text.endswith("begun 99 % ended")
+
+
+def test_notebooks_of_ones_own_in_the_run_folder_are_not_taken_for_the_runs(copied, finished):
+    declared = new_code_cell("data: str = 'x'\n", metadata={"tags": ["parameters"]})
+    for name, cell in (("Untitled", new_code_cell("1 + 1", execution_count=1)), ("explore", declared)):
+        nbformat.write(new_notebook(cells=[cell]), copied / f"{name}.ipynb")
+    assert read_page(copied).text == Page((finished / "report.html").read_text(encoding="utf-8")).text
 
 
 def test_failed_run_begins_with_its_error_and_shows_what_there_is(copied):
