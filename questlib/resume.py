@@ -12,7 +12,18 @@ from questlib.marks import hash_text
 from questlib.pretrained import find_encoder, hash_encoder
 from questlib.processes import find_launched
 from questlib.recipe import Recipe
-from questlib.run_folder import INPUTS, NAMES, RECIPE, REPORT, RUN, TIMELINE, is_on_kaggle, read_json, write_json
+from questlib.run_folder import (
+    INPUTS,
+    NAMES,
+    OUTPUTS,
+    RECIPE,
+    REPORT,
+    RUN,
+    TIMELINE,
+    is_on_kaggle,
+    read_json,
+    write_json,
+)
 
 # A run is extended by more of these; anything else would be another run.
 _MAY_GROW = "folds_to_train"
@@ -33,7 +44,8 @@ def keep_inputs(run_folder: Path, recipe: Recipe, tables: Tables) -> None:
     refuse_shared_resume(run_folder)
     inputs = _hash_inputs(recipe, tables)
     _refuse_changed(run_folder, recipe, inputs)
-    (run_folder / RUN).unlink(missing_ok=True)  # of an earlier end: the run goes on
+    for name in (RUN, OUTPUTS):  # of an earlier end: the run goes on
+        (run_folder / name).unlink(missing_ok=True)
     write_json(run_folder / RECIPE, recipe.to_dict())
     write_json(run_folder / INPUTS, inputs)
 

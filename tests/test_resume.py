@@ -13,7 +13,9 @@ from questlib import folds, tasks
 from questlib.clock import Clock
 from questlib.data import read_tables
 from questlib.folds import train_members
+from questlib.marks import list_outputs
 from questlib.members.transformer import TransformerMember
+from questlib.page import write_page
 from questlib.recipe import LexicalRecipe, Recipe
 from questlib.resume import keep_inputs, refuse_changed, refuse_foreign
 from questlib.run_folder import TIMELINE, locked, read_json
@@ -116,6 +118,13 @@ def test_more_folds_extend_the_run(go_on, lexical_recipe, calls, tmp_path):
         "fold-1",
         "fold-2",
     ]
+
+
+def test_run_of_ones_own_code_that_is_extended_is_not_finished_until_it_ends_again(go_on, lexical_recipe, tmp_path):
+    go_on(lexical_recipe)
+    list_outputs(tmp_path / "run")
+    keep_inputs(tmp_path / "run", lexical_recipe, read_tables(str(tmp_path / "toy")))
+    assert "unfinished" in write_page(tmp_path / "run").read_text(encoding="utf-8")
 
 
 def change_stage(recipe: Recipe, **changes) -> Recipe:  # noqa: ANN003
