@@ -41,10 +41,11 @@ def compare_runs(folders: Iterable[Path]) -> tuple[pd.DataFrame, list[str]]:
         Runs that were scored on other rows or in another way are told apart, by a column of letters. Then lines for a
         person: what the letters mean, and a line for each folder that holds no finished run.
     """
-    runs, left_out = {}, []
-    for folder in folders:
+    folders, runs, left_out = list(dict.fromkeys(folders)), {}, []
+    names = [folder.resolve().name for folder in folders]
+    for folder, name in zip(folders, names, strict=True):
         try:
-            runs[folder.name if folder.name not in runs else str(folder)] = read_run(folder)
+            runs[name if len(set(names)) == len(names) else str(folder)] = read_run(folder)
         except (FileNotFoundError, ValueError) as error:
             left_out.append(f"left out: {error}")
     if not runs:

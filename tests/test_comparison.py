@@ -55,6 +55,15 @@ def test_runs_are_a_table_of_what_differs_with_the_best_first(write_run) -> None
     assert lines[0] == "9 rows of 7 questions of tables (train.csv aaaaaaaa), nested"
 
 
+def test_every_run_has_a_row_of_its_own_whatever_folders_are_called(write_run, monkeypatch) -> None:
+    monkeypatch.chdir(write_run("one", 0.3).parent)
+    write_run("sub/one", 0.2)
+    table, _ = compare_runs([Path("sub/one"), Path("one"), Path("one/")])
+    assert table["run"].tolist() == ["one", "sub/one"]
+    monkeypatch.chdir("one")
+    assert compare_runs([Path()])[0]["run"].tolist() == ["one"]
+
+
 def test_runs_that_were_scored_otherwise_are_told_apart(write_run) -> None:
     folders = [write_run("one", 0.3), write_run("leaking", 0.6, leaks=True), write_run("two", 0.4, train="c" * 64)]
     table, lines = compare_runs(folders)
