@@ -184,7 +184,8 @@ def _build_parser() -> argparse.ArgumentParser:
     predict.add_argument("run_folder", type=Path, help="what a run left behind")
     predict.add_argument("table", type=Path, help="CSV with the input columns, such as test.csv")
     predict.add_argument("out", type=Path, help="CSV to write")
-    predict.add_argument("--cache", type=Path, default=CACHE, help="folder of what is computed once, such as tokens")
+    # A text: what is no Path keeps its ~ until the cache is looked for, and a user without a home has another one.
+    predict.add_argument("--cache", default=str(CACHE), help="folder of what is computed once, such as tokens")
     predict.add_argument(
         "--changed-on-purpose", action="store_true", help="take files of the run folder that are not what its run wrote"
     )

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 
 from questlib.__main__ import main
+from questlib.cache import CACHE
 from questlib.metrics import score_predictions
 from questlib.schema import ID, QUESTION, RARE_TARGET, TARGETS
 
@@ -135,21 +136,23 @@ def test_run_reads_values_as_a_profile_has_them_or_as_a_word(monkeypatch: pytest
     }
 
 
-def test_predict_writes_what_the_run_folder_says_of_any_table(
-    monkeypatch: pytest.MonkeyPatch, toy_folder: Path, toy_test_frame: pd.DataFrame
+@pytest.mark.parametrize("options", [[], ["--cache", "there"]])
+def test_predict_writes_what_the_run_folder_says_of_any_table_for_a_user_without_a_home_too(
+    options: list[str], monkeypatch: pytest.MonkeyPatch, toy_folder: Path, toy_test_frame: pd.DataFrame
 ) -> None:
     predictions = np.random.default_rng(0).random((6, 30))
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)
 
-    def predict(run_folder: Path, frame: pd.DataFrame, *, cache_folder: Path, changed_on_purpose: bool) -> np.ndarray:
+    def predict(run_folder: Path, frame: pd.DataFrame, *, cache_folder: str, changed_on_purpose: bool) -> np.ndarray:
         assert not changed_on_purpose
-        assert (run_folder, cache_folder) == (toy_folder / "run", toy_folder / "cache")
+        assert (run_folder, cache_folder) == (toy_folder / "run", options[-1] if options else str(CACHE))
         assert frame[ID].tolist() == toy_test_frame[ID].astype(str).tolist()
         return predictions
 
     monkeypatch.setattr("questlib.inference.predict_table", predict)
     out = toy_folder / "predictions.csv"
-    arguments = [str(toy_folder / "run"), str(toy_folder / "test.csv"), str(out), "--cache", str(toy_folder / "cache")]
-    assert main(["predict", *arguments]) == 0
+    arguments = [str(toy_folder / "run"), str(toy_folder / "test.csv"), str(out)]
+    assert main(["predict", *arguments, *options]) == 0
     written = pd.read_csv(out, float_precision="round_trip")
     assert written[ID].tolist() == toy_test_frame[ID].tolist()
     np.testing.assert_array_equal(written[list(TARGETS)].to_numpy(), predictions)
