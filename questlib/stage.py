@@ -30,6 +30,11 @@ class Stage(Checked):
     def __post_init__(self) -> None:
         take_tuple(self, "trainable", of=str)
         super().__post_init__()
+        if self.schedule == "constant" and self.warmup_share:
+            raise ValueError(
+                f"a stage whose schedule is constant has no warm-up, however {self.warmup_share=} in stage "
+                f"{self.name!r}; name the schedule constant_with_warmup, or set warmup_share to 0"
+            )
         for pattern in self.trainable:  # what more it takes to match, the network knows
             begin = re.split(r"[*?\[]", pattern)[0]
             if not any(root.startswith(begin) or begin.startswith(root) for root in _ROOTS):

@@ -127,6 +127,10 @@ def test_a_member_overrides_what_it_names_for_itself_alone() -> None:
         ({"stages": [STAGE | {"epochs": "3"}]}, TypeError, r"stages\[0\]\.epochs must be of type float, however: '3'"),
         ({"stages": [STAGE | {"epochs": 0}]}, ValueError, r"stages\[0\]: epochs must lie in"),
         ({"stages": [STAGE | {"schedule": "linaer"}]}, ValueError, "did you mean 'linear'"),
+        (
+            {"stages": [STAGE | {"schedule": "constant", "warmup_share": 0.1}]}, ValueError,
+            "has no warm-up, however self.warmup_share=0.1 in stage 'full'; name the schedule constant_with_warmup",
+        ),
         ({"stages": [STAGE | {"kind": "fine"}]}, ValueError, r"unknown kind of .*stages\[0\]: 'fine' \(did you mean"),
         ({"stages": [STAGE | {"trainable": ["haed.*"]}]}, ValueError, r"must match a parameter, however: 'haed\.\*'"),
         ({"stages": [{"name": "full"}]}, ValueError, r"stages\[0\] must state \['trainable', 'epochs', 'learning"),
