@@ -22,7 +22,10 @@ from questlib.predictions import read_member
 from questlib.recipe import LexicalRecipe, ModelOptions, Recipe, TextLayout
 from questlib.run_folder import fold_folder, read_json
 from questlib.schema import ID, TARGETS
+from questlib.stage import LoraStage
 from questlib.submission import check_submission
+
+ALL_LORA = LoraStage(name="all", trainable=("head.*",), epochs=1, learning_rate=1e-3, head_learning_rate=1e-2)
 
 
 def folders_of(run_folder, member, folds=(0, 1)):
@@ -173,6 +176,12 @@ def test_a_fold_that_fails_leaves_nothing_of_itself_and_all_that_was_finished(tr
             {"stages": (replace(toy.STAGE, trainable=("head.no*",)),)},
             r"must match a parameter, however: 'head\.no\*'",
         ),
+        ({"stages": (toy.STAGE, replace(toy.STAGE, name="no", trainable=()))}, "stage 'no' would train nothing"),
+        (
+            {"stages": (replace(toy.STAGE, trainable=("body.embed*",)),), "model": ModelOptions(freeze_layers=1)},
+            r"would train nothing: stage.trainable=\('body.embed\*',\), freeze_layers=1; name more, or freeze fewer",
+        ),
+        ({"stages": (ALL_LORA,), "model": ModelOptions(freeze_layers=2)}, "stage 'all' would train nothing"),
         ({"model": ModelOptions(n_mixed_layers=9)}, "n_mixed_layers must be 3 at most"),
         ({"encoder": "./absent"}, "the encoder folder './absent' does not exist"),
     ],

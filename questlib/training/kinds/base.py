@@ -43,8 +43,8 @@ class StageKind:
     def __init__(self, job: StageJob) -> None:
         self.job = job
 
-    @staticmethod
-    def check(model: QuestModel, stage: Stage) -> None:
+    @classmethod
+    def check(cls, model: QuestModel, stage: Stage) -> None:
         """Refuse a stage that cannot be carried out on a model here, before the first one is trained."""
         match_parameters(model, stage.trainable)
 

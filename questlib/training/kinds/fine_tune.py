@@ -22,12 +22,24 @@ _LOGS_PER_STAGE = 60
 class FineTune(StageKind):
     """Train by the Hugging Face Trainer; where only the head's outputs learn, the body is run once."""
 
-    @staticmethod
-    def check(model: QuestModel, stage: Stage) -> None:
-        """Refuse patterns that match nothing, and rates by layer where a body keeps its layers in no list."""
-        StageKind.check(model, stage)
+    @classmethod
+    def check(cls, model: QuestModel, stage: Stage) -> None:
+        """Refuse patterns that match nothing, or only what is frozen; and rates by layer of a body without a list."""
+        super().check(model, stage)
+        if not cls.learns(model, stage):
+            raise ValueError(
+                f"a stage must train something that is not frozen, however stage {stage.name!r} would train nothing: "
+                f"{stage.trainable=}, freeze_layers={model.config.freeze_layers}; name more, or freeze fewer layers"
+            )
         if stage.layer_decay < 1:
             layers_of(model.body)
+
+    @classmethod
+    def learns(cls, model: QuestModel, stage: Stage) -> bool:
+        """Tell whether the stage would train anything."""
+        frozen = {id(parameter) for parameter in model.frozen_parameters()}
+        named = match_parameters(model, stage.trainable)
+        return any(name in named and id(parameter) not in frozen for name, parameter in model.named_parameters())
 
     def train(self) -> list[dict]:
         """Train the job's model in place."""

@@ -17,11 +17,16 @@ from questlib.training.kinds.fine_tune import FineTune
 class Lora(FineTune):
     """Fine-tune additions to each matrix of the layers that learn, and what the stage names of the head."""
 
-    @staticmethod
-    def check(model: QuestModel, stage: Stage) -> None:
-        """Refuse it where peft is missing, or a pattern matches nothing."""
-        FineTune.check(model, stage)
+    @classmethod
+    def check(cls, model: QuestModel, stage: Stage) -> None:
+        """Refuse it where peft is missing, a pattern matches nothing, or all layers are frozen."""
+        super().check(model, stage)
         refuse_missing("peft", what="a lora stage", install="questlib[lora]")
+
+    @classmethod
+    def learns(cls, model: QuestModel, stage: Stage) -> bool:
+        """Tell whether there is a matrix to add to."""
+        return any(_learning_matrices(model))
 
     def train(self) -> list[dict]:
         """Train the job's model in place; its parameters are called as before when it ends."""
