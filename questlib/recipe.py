@@ -93,7 +93,7 @@ class TrainingSettings(Checked):
     threshold: float = between(-1, 1, 0.0)  # what counts as a gain, in Spearman
     optimizer: str = one_of(OPTIMIZERS, "adamw")  # fused, or bitsandbytes' in 8 bits
     precision: str = one_of(PRECISIONS, "auto")
-    seed: int = between(0, 2**32 - 1, 42)  # of the head, the order of the rows, dropout
+    seed: int = between(0, 2**31 - 1, 42)  # of the head, the order of the rows, dropout; fold and stage add to it
     use_tensorboard: bool = False
 
 

@@ -120,7 +120,7 @@ def test_a_member_overrides_what_it_names_for_itself_alone() -> None:
         ({"batch_size": 0}, ValueError, "settings: batch_size must lie in"),
         ({"batch_size": 2.5}, TypeError, r"settings\.batch_size must be of type int, however: 2.5"),
         ({"use_split_head": 1}, TypeError, "use_split_head must be of type bool, however: 1"),
-        ({"seed": 2**32}, ValueError, "seed must lie in"),
+        ({"seed": 2**31}, ValueError, "seed must lie in"),
         ({"stages": []}, ValueError, "there must be a stage"),
         ({"evaluate_every": 50, "stop_share": 0.0}, ValueError, "held out, however: self.stop_share=0.0"),
         ({"stages": [STAGE | {"epoch": 1}]}, ValueError, r"stages\[0\]: 'epoch' \(did you mean 'epochs'"),
