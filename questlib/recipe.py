@@ -24,8 +24,8 @@ TARGET_WEIGHINGS = ["equal", "inverse_spread"]
 LAYOUTS = ["joint", "pair", "question"]
 OPTIMIZERS = ["adamw", "adamw_8bit"]
 PRECISIONS = ["auto", "bf16", "fp16", "fp32"]
-# A member's scores stand beside these.
-_RESERVED = ("blended", "tied")
+# A member's scores and parameters stand in tables beside these.
+_RESERVED = ("blended", "tied", "submitted", "target", "parameter")
 _MANY = 1_000_000
 
 

@@ -8,6 +8,7 @@ from questlib import report
 from questlib.ensemble import Ensemble
 from questlib.metrics import score_predictions
 from questlib.predictions import write_predictions
+from questlib.recipe import LexicalRecipe
 from questlib.run_folder import BLENDED, ENSEMBLE, HISTORY, RECIPE, SCORES, TIMELINE, fold_folder, read_json, write_json
 from questlib.schema import ANSWER_TARGETS, QUESTION_TARGETS, TARGETS
 
@@ -54,6 +55,13 @@ def texts_of(figure) -> str:
     return " ".join(text.get_text() for axes in figure.axes for text in axes.texts) + " ".join(
         axes.get_title() for axes in figure.axes
     )
+
+
+def test_no_member_may_be_called_as_another_column_of_a_table_that_it_stands_in(run_folder):
+    columns = {*report.summarize_targets(run_folder), *report.describe_parameters(run_folder)}
+    for name in columns - {"toy", "other", "lexical"}:
+        with pytest.raises(ValueError, match="a member's name must be a word"):
+            LexicalRecipe(name=name)
 
 
 def test_learning_curves_are_a_picture_of_loss_and_of_spearman_for_each_member_trained_in_steps(run_folder):
