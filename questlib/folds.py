@@ -182,10 +182,14 @@ def _measure(tasks: Sequence[FoldTask], workers: Workers, schedule: Schedule) ->
     waiting = list({task.member.name: task for task in reversed(tasks)}.values())[::-1]
     n_running = 0
     while waiting or n_running:
+        if schedule.left <= 0:  # nothing more is trained, and to measure it takes minutes where it is slow
+            waiting.clear()
         while waiting and workers.is_free:
             task = waiting.pop(0)
             workers.start(task.member.name, measure_fold, task)
             n_running += 1
+        if not n_running:
+            break
         name, speed = workers.wait()
         n_running -= 1
         if isinstance(speed, BaseException):  # the fold itself will tell, and is tried twice

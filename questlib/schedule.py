@@ -47,13 +47,18 @@ class Schedule:
     def _closing(self) -> float:
         return _REPORT_SECONDS + _PICTURES * self._opening + _SUBMISSIONS * self._standing.seconds
 
+    @property
+    def left(self) -> float:
+        """Seconds until the end of the training, infinite without a limit."""
+        return self.clock.limit - self._closing - time.monotonic()
+
     def plan(self, waiting: Sequence[FoldTask], *, running: Sequence[FoldTask], n_devices: int) -> FoldTask | None:
         """Plan what is waiting, the most valuable first; give the next with its share and deadline, None without time.
 
         What was begun in an earlier session goes on as it was planned then.
         """
         now = time.monotonic()
-        left = self.clock.limit - self._closing - now
+        left = self.left
         progress_of = {task.name: task.read_progress() for task in waiting}
         begun = {*self._standing.finished, *(task.member.name for task in running)}
         begun |= {task.member.name for task in waiting if progress_of[task.name] is not None}

@@ -4,11 +4,14 @@ import time
 from dataclasses import replace
 
 import pytest
+import torch
 import toy
 
 from questlib.clock import Clock
 from questlib.data import read_tables
+from questlib.folds import _measure as measure_members
 from questlib.folds import train_members
+from questlib.parallel import Workers
 from questlib.plan import NOTHING, Share, Speed
 from questlib.recipe import LexicalRecipe, Recipe
 from questlib.report import summarize_course
@@ -146,6 +149,18 @@ def with_a_small_member(tasks: list[FoldTask]) -> list[FoldTask]:
     """The first folds of the slow member and of a small one, then their second folds."""
     small = [replace(task, member=replace(task.member, name="small")) for task in tasks]
     return [task for pair in zip(tasks, small, strict=True) for task in pair]
+
+
+def test_members_are_measured_only_while_there_is_time_left_to_train_them(schedule, monkeypatch):
+    made, tasks = schedule
+    measured, left = [], [1.0, 0.0, 0.0]
+    monkeypatch.setattr(Schedule, "left", property(lambda _: left[len(measured)]))
+    monkeypatch.setattr("questlib.folds.measure_fold", lambda task: measured.append(task.name) or speed(1.0))
+    for told in (["toy, fold 0"], ["toy, fold 0"]):  # a second time, there is none from the start
+        with Workers([torch.device("cpu")]) as workers:
+            measure_members(with_a_small_member(tasks), workers, made)
+        assert measured == told
+    assert list(made.speeds) == ["toy"]
 
 
 @pytest.mark.parametrize(
