@@ -24,6 +24,11 @@ class Share:
     def __bool__(self) -> bool:
         return self.epochs > 0
 
+    def at_least(self, other: "Share") -> "Share":
+        """Give the larger of both, in epochs and in stages."""
+        is_alone = self.first_stage_alone and other.first_stage_alone
+        return Share(epochs=max(self.epochs, other.epochs), first_stage_alone=is_alone)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Speed:

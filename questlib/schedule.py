@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence, Set
 from dataclasses import replace
 
 from questlib.clock import Clock
-from questlib.plan import LEAST_SHARE, Cost, Share, Speed, choose_shares, total_seconds
+from questlib.plan import LEAST_SHARE, WHOLE, Cost, Share, Speed, choose_shares, total_seconds
 from questlib.recipe import Recipe
 from questlib.standing import Standing
 from questlib.tasks import FinishedFold, FoldTask
@@ -55,7 +55,7 @@ class Schedule:
     def plan(self, waiting: Sequence[FoldTask], *, running: Sequence[FoldTask], n_devices: int) -> FoldTask | None:
         """Plan what is waiting, the most valuable first; give the next with its share and deadline, None without time.
 
-        What was begun in an earlier session goes on as it was planned then.
+        What was begun in an earlier session goes on as it was planned then, or with more where more fits now.
         """
         now = time.monotonic()
         left = self.left
@@ -63,10 +63,9 @@ class Schedule:
         begun = {*self._standing.finished, *(task.member.name for task in running)}
         begun |= {task.member.name for task in waiting if progress_of[task.name] is not None}
         waiting = self._put_off(waiting, begun=begun, left=left)
-        kept = progress_of[waiting[0].name]
-        first = waiting[0] if kept is None else replace(waiting[0], share=kept[0])
-        if math.isinf(self.clock.limit):  # stages that a limit before had left out are trained after all
-            return replace(first, share=replace(first.share, first_stage_alone=False))
+        first = waiting[0]
+        if math.isinf(self.clock.limit):  # what a limit before had left out is trained after all
+            return replace(first, share=WHOLE)
         if first.member.is_quick and (left > 0 or not self._standing.is_scored):
             return first  # whatever the limit is, something is to stand, and its score with it
         begun_before = [progress_of[task.name] for task in waiting]
@@ -81,7 +80,8 @@ class Schedule:
         ]
         shares = choose_shares(costs, is_first=is_first, seconds=left, n_devices=n_devices, busy=busy)
         shares = [
-            progress[0] if share and progress else share for share, progress in zip(shares, begun_before, strict=True)
+            share.at_least(progress[0]) if share and progress else share
+            for share, progress in zip(shares, begun_before, strict=True)
         ]
         if self.speeds:
             seconds = total_seconds(costs, shares, n_devices=n_devices, busy=busy)
@@ -128,10 +128,14 @@ class Schedule:
         if kept is None:
             return lambda share: fit(task.member.epochs(share)) + predict
         asked, n_stages, n_epochs = kept
-        epochs = task.member.epochs(asked)
-        done = [*epochs[:n_stages], *[n_epochs][: len(epochs) - n_stages]]
-        left = [max(0.0, each - (done[place] if place < len(done) else 0.0)) for place, each in enumerate(epochs)]
-        return lambda _: fit(left) + predict
+
+        def cost(share: Share) -> float:
+            epochs = task.member.epochs(share.at_least(asked))
+            done = [*epochs[:n_stages], *[n_epochs][: len(epochs) - n_stages]]
+            left = [max(0.0, each - (done[place] if place < len(done) else 0.0)) for place, each in enumerate(epochs)]
+            return fit(left) + predict
+
+        return cost
 
     def _fit(self, task: FoldTask, speed: Speed) -> Callable[[Sequence[float]], float]:
         factor = self._factors.get(task.member.name, 1.0)

@@ -362,18 +362,36 @@ def test_training_without_any_time_left_keeps_the_weights_it_began_with(training
     assert all(torch.isfinite(each).all() for each in model.parameters())
 
 
-def test_shortened_training_that_was_interrupted_ends_where_it_would_have(training, slow_clock, tmp_path, monkeypatch):
-    # The same changes of pace, taken from the tape.
+@pytest.mark.parametrize("n_steps", [5, 8, 9])  # the last one that the limit had left
+def test_shortened_training_that_was_interrupted_is_whole_without_a_limit(
+    n_steps, training, slow_clock, tmp_path, monkeypatch
+):
     checkpoints = Checkpoints(tmp_path / "kept")
     with monkeypatch.context() as patch:
-        toy.interrupt_after(patch, 5)
+        toy.interrupt_after(patch, n_steps)
         with pytest.raises(KeyboardInterrupt):
             training.run(checkpoints, deadline=slow_clock[0] + 1.0)
     ends = checkpoints.read()[0].state["tape"]["ends"]
     assert ends
-    assert ends[0][1] < 15
-    _, history, notes = training.run(checkpoints)  # and no limit any more: as long as was asked
+    assert ends[-1][1] == 9 or n_steps == 5
+    _, history, notes = training.run(checkpoints)
     assert max(record["step"] for record in history if record["number"] == 0) == 15
+    assert notes == []
+    rates = [record["learning_rate"] for record in history if record["number"] == 0 and "learning_rate" in record]
+    assert rates[10] > rates[-2] > 0  # they fall to the end, and not before
+
+
+@pytest.mark.parametrize("n_steps", [4, 8])
+def test_planned_part_of_a_training_that_was_interrupted_is_whole_without_a_limit(
+    n_steps, training, slow_clock, tmp_path, monkeypatch
+):
+    checkpoints, deadline = Checkpoints(tmp_path / "kept"), slow_clock[0] + 100
+    with monkeypatch.context() as patch:
+        toy.interrupt_after(patch, n_steps)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(checkpoints, deadline=deadline, share=0.5)
+    _, history, notes = training.run(checkpoints, share=0.5)
+    assert history[-1]["step"] == N_STEPS
     assert notes == []
 
 

@@ -200,12 +200,27 @@ def test_fold_that_was_begun_goes_on_however_slow_its_member_is(schedule, monkey
     assert made.plan(with_a_small_member(tasks), running=[], n_devices=1).name == "toy, fold 0"
 
 
-def test_fold_that_a_limit_had_cut_to_its_first_stage_is_trained_whole_without_one(schedule, tmp_path, monkeypatch):
+ALONE, HALF = Share(epochs=0.1, first_stage_alone=True), Share(epochs=0.5)
+
+
+@pytest.mark.parametrize(
+    ("kept", "seconds_per_epoch", "expected"),
+    [
+        (ALONE, 2.5, Share(epochs=1.0)), (ALONE, 40.0, Share(epochs=0.62)), (ALONE, 245.0, ALONE),
+        (HALF, 2.5, Share(epochs=1.0)), (HALF, 40.0, Share(epochs=0.62)), (HALF, 49.0, HALF),
+    ],
+)  # fmt: skip
+def test_fold_that_a_limit_had_shortened_takes_the_time_that_there_is_now(
+    kept, seconds_per_epoch, expected, schedule, tmp_path, monkeypatch
+):
     made, tasks = schedule
-    monkeypatch.setattr(FoldTask, "read_progress", lambda _: (Share(epochs=0.3, first_stage_alone=True), 0, 0.1))
-    assert made.plan(tasks, running=[], n_devices=1).share.first_stage_alone
+    monkeypatch.setattr(FoldTask, "read_progress", lambda _: (kept, 0, 0.1))
+    made.speeds["toy"] = speed(seconds_per_epoch)
+    planned = made.plan(tasks[:1], running=[], n_devices=1).share
+    assert planned.epochs == pytest.approx(expected.epochs, abs=0.01)
+    assert planned.first_stage_alone == expected.first_stage_alone
     made.clock = Clock(tmp_path / "run")
-    assert made.plan(tasks, running=[], n_devices=1).share == Share(epochs=0.3)
+    assert made.plan(tasks, running=[], n_devices=1).share == Share(epochs=1.0)
 
 
 def test_fold_that_was_slower_than_a_few_steps_told_makes_the_next_one_shorter(schedule):

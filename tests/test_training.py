@@ -132,6 +132,15 @@ def test_weights_of_the_last_steps_are_averaged(model, rows, tmp_path, monkeypat
     torch.testing.assert_close(model.head.outputs[0][1].bias.detach(), torch.stack(seen[-5:]).mean(dim=0))
 
 
+def test_average_forgets_what_was_the_last_stretch_until_there_was_more_time(model):
+    average, counted = AverageWeights(0.5), []
+    for step, n_steps in ((3, 4), (4, 10), (5, 10)):
+        state = TrainerState(global_step=step, max_steps=n_steps)
+        average.on_step_end(None, state, None, model=model)
+        counted.append(average.n_averaged)
+    assert counted == [1, 0, 1]
+
+
 @pytest.mark.parametrize(("warmup_share", "schedule"), [(0.5, "linear"), (0.0, "linear"), (0.0, "constant")])
 def test_schedule_and_warmup_shape_the_learning_rate(warmup_share, schedule, model, rows, tmp_path):
     stage = replace(FULL, epochs=4, warmup_share=warmup_share, schedule=schedule)

@@ -38,6 +38,8 @@ class AverageWeights(TrainerCallback):
         n_steps, step = state.max_steps, state.global_step
         first = n_steps - round(self._share * n_steps)
         every = max(1, (n_steps - first) // _N_AVERAGED)
+        if step < first:  # what was the last stretch until there was more time
+            self.weights, self.n_averaged = {}, 0
         if not self._share or step < first or (n_steps - step) % every:
             return
         self.n_averaged += 1

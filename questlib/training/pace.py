@@ -31,7 +31,8 @@ class Pace(TrainerCallback):
 
     Args:
         deadline: By `time.monotonic`; infinite where there is none.
-        share: Of each stage's steps, that are planned; more are made only where many more turn out to fit.
+        share: Of each stage's steps, that are planned where there is a deadline; more are made only where many more
+            turn out to fit.
         notes: Takes what was shortened.
     """
 
@@ -81,8 +82,11 @@ class Pace(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object
     ) -> None:
         """Begin with the steps that are planned."""
-        self._n_steps = state.max_steps
-        self._planned = self._end = state.max_steps = max(1, round(self._share * self._n_steps))
+        self._n_steps, share = state.max_steps, self._share
+        if math.isinf(self.deadline):  # nothing is shortened, nor stays so since the limit of an earlier session
+            self._tape.ends.clear()
+            share = 1.0
+        self._planned = self._end = state.max_steps = max(1, round(share * self._n_steps))
 
     def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:
         """Start the clock of a step."""
@@ -94,11 +98,7 @@ class Pace(TrainerCallback):
         for told, end in self._tape.ends:
             if told == step:
                 self._turn(state, end)
-        if self._was_played:
-            return
-        if math.isinf(self.deadline):
-            if self._end < self._n_steps:  # shortened by the limit of a session before this one
-                self._change(state, self._n_steps)
+        if self._was_played or math.isinf(self.deadline):
             return
         now = time.monotonic()
         self._seconds.append(now - self._began)
