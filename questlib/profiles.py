@@ -56,10 +56,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that maps names to values."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}  # a safe loader, as its base is
-    except yaml.YAMLError as error:
-        raise ValueError(f"{path} must be YAML, however: {error}") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} must map parameters to values, however: {type(content)=}")
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be YAML in UTF-8, however: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
+        raise ValueError(f"{path} must map names of parameters to values, however: {content!r:.200}")
     return content
 
 

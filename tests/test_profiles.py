@@ -77,12 +77,14 @@ def test_profile_that_is_unknown_is_refused_with_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("- folds\n- 3\n", "few.yaml must map parameters to values, however"),
-        ("folds: [3\n", "few.yaml must be YAML, however"),
+        ("- folds\n- 3\n", r"few.yaml must map names of parameters to values, however: \['folds', 3\]"),
+        ("folds: 3\n1: 2\n", r"few.yaml must map names of parameters to values, however: \{'folds': 3, 1: 2\}"),
+        ("folds: [3\n", "few.yaml must be YAML in UTF-8, however"),
+        ("data: caf\xe9\n", "few.yaml must be YAML in UTF-8, however: 'utf-8' codec can't decode byte 0xe9"),
     ],
 )
 def test_profile_that_is_no_mapping_is_refused_by_path(tmp_path: Path, text: str, message: str) -> None:
-    (tmp_path / "few.yaml").write_text(text)
+    (tmp_path / "few.yaml").write_text(text, encoding="latin-1")
     with pytest.raises(ValueError, match=message):
         read_profile(tmp_path, "few")
 
@@ -90,7 +92,7 @@ def test_profile_that_is_no_mapping_is_refused_by_path(tmp_path: Path, text: str
 @pytest.mark.parametrize("text", ["seed: 1\nfolds: 2\nseed: 3\n", "stages:\n  - {epochs: 1, name: full, epochs: 2}\n"])
 def test_name_that_stands_twice_in_a_profile_is_refused(tmp_path: Path, text: str) -> None:
     (tmp_path / "doubled.yaml").write_text(text)
-    with pytest.raises(ValueError, match=r"doubled.yaml must be YAML, however: \['(seed|epochs)'\] stand there twice"):
+    with pytest.raises(ValueError, match=r"must be YAML in UTF-8, however: \['(seed|epochs)'\] stand there twice"):
         read_profile(tmp_path, "doubled")
 
 
