@@ -4,6 +4,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import nbformat
 import pandas as pd
 from nbformat import NotebookNode
 
-from questlib.parameters import TAG, read_cell
+from questlib.parameters import TAG, read_cell, read_given
 from questlib.resume import flatten
 from questlib.run_folder import read_json, write_json
 
@@ -50,7 +51,7 @@ class Executed:
     def __init__(self, path: Path) -> None:
         self._cells: list[NotebookNode] = nbformat.read(path, as_version=4).cells
         code = [cell for cell in self._cells if cell.cell_type == "code" and cell.source.strip()]
-        self.parameters = dict(self._read_parameters(TAG))
+        self.parameters = read_cell(self._source_of(TAG))
         self.failure = next(self._find_failures(), None)
         self.is_ended = self.failure is None and all(cell.execution_count for cell in code)
 
@@ -74,7 +75,9 @@ class Executed:
 
     def list_changes(self) -> pd.DataFrame:
         """List the parameters that were given and differ from the notebook's own."""
-        own, given = self.parameters, dict(self._read_parameters(_GIVEN))
+        own, given = self.parameters, dict[str, Any]()
+        with suppress(LookupError, TypeError):  # what led nowhere ended the run in that cell
+            given = read_given(self._source_of(_GIVEN), own)
         before = dict(flatten({name: own.get(name) for name in given}))
         after = dict(flatten(given))
         rows = [
@@ -84,10 +87,8 @@ class Executed:
         ]
         return pd.DataFrame(rows, columns=["parameter", "default", "here"])
 
-    def _read_parameters(self, tag: str) -> Iterator[tuple[str, object]]:
-        for cell in self._cells:
-            if tag in cell.metadata.get("tags", []):
-                yield from read_cell(cell.source).items()
+    def _source_of(self, tag: str) -> str:
+        return "\n".join(cell.source for cell in self._cells if tag in cell.metadata.get("tags", []))
 
     def _outputs(self) -> Iterator[tuple[NotebookNode, NotebookNode]]:
         for cell in self._cells:

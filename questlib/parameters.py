@@ -41,6 +41,25 @@ def read_cell(source: str) -> dict[str, Any]:
     return {name: float(value) if kinds.get(name) is float else value for name, value in values.items()}
 
 
+def read_given(source: str, declared: Mapping[str, Any]) -> dict[str, Any]:
+    """Read the cell that papermill adds, by parameter; `stages[0]["epochs"] = 3` changes a copy of what is declared."""
+    given: dict[str, Any] = {}
+    for statement in (each for each in ast.parse(source).body if isinstance(each, ast.Assign)):
+        [target], way = statement.targets, list[Any]()
+        while isinstance(target, ast.Subscript):
+            way.insert(0, ast.literal_eval(target.slice))
+            target = target.value
+        name, value = ast.unparse(target), ast.literal_eval(statement.value)
+        if not way:
+            given[name] = value
+            continue
+        place = given.setdefault(name, deepcopy(declared[name]))
+        for key in way[:-1]:
+            place = place[key]
+        place[way[-1]] = value
+    return given
+
+
 def write_cell(source: str, values: Mapping[str, Any]) -> str:
     """Replace values, of JSON types, in the source of a parameters cell and keep everything else of it."""
     lines = source.splitlines(keepends=True)

@@ -35,6 +35,25 @@ def test_parameters_that_were_given_are_told_where_they_differ(read):
     assert read(new_code_cell("1")).list_changes().empty
 
 
+@pytest.mark.parametrize(
+    ("given", "rows"),
+    [
+        ("stages[0]['epochs'] = 3\n", [["stages.full.epochs", "2", "3"]]),
+        (
+            GIVEN + "stages[0]['epochs'] = 2\n",
+            [["stages", '["full", "head"]', '["full"]'], ["stages.head.epochs", "1", ""]],
+        ),
+        ("stages[5]['epochs'] = 3\n", []),  # which the run ended with
+    ],
+)
+def test_parameters_that_papermill_was_given_a_part_of_are_told_by_it(given, rows, read):
+    executed = read(
+        new_code_cell(OWN, metadata={"tags": ["parameters"]}),
+        new_code_cell(given, metadata={"tags": ["injected-parameters"]}),
+    )
+    assert executed.list_changes().to_numpy().tolist() == rows
+
+
 def test_log_has_the_last_state_of_lines_that_were_written_over(read):
     texts = ["begun\n", "\r 10 %", "\r 20 %\r", "\n\x1b[32mended\x1b[0m\r\n"]
     outputs = [new_output("stream", name="stderr", text=text) for text in texts]
