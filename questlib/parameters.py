@@ -112,7 +112,16 @@ def override(defaults: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[s
     for name in sorted(asked, key=place):
         first, *way = name.split(".")
         if way:
-            _reach(values, [first, *way], asked[name], whole=name, general=values)
+            try:
+                _reach(values, [first, *way], asked[name], whole=name, general=values)
+            except ValueError as error:
+                if name in changes[-1]:
+                    raise
+                whole = name.rsplit(".", 2)[0]
+                told = (
+                    f"{error}; it was given before, as by a profile: give {whole} whole to replace what it reaches into"
+                )
+                raise ValueError(told) from error
         else:
             values[first] = deepcopy(asked[name])
     for name, value in values.items():
@@ -171,13 +180,13 @@ def _refuse_other_kind(name: str, value: object, *, kind: type) -> None:
 def _refuse_unknown_names(change: Mapping[str, Any], values: Mapping[str, Any], *, in_notebook: bool = False) -> None:
     # What is asked for most is a field of a stage. papermill has no dotted names: it assigns.
     place = "stages[{number}]['{field}']" if in_notebook else "stages.{name}.{field}"
-    stages = [each for each in values.get("stages", ()) if isinstance(each, dict)]
+    found = values.get("stages")  # whatever a profile holds
+    stages = [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
     inner = {each.name for kind in STAGE_RECIPES.values() for each in fields(kind)} - {"name"} if stages else set()
     for name in [name.split(".")[0] for name in change if name.split(".")[0] not in values]:
         [nearest] = get_close_matches(name, [*values, *inner], n=1) or [""]
         if nearest in inner:
-            found = enumerate(stages)
-            named = [place.format(number=at, name=stage.get("name"), field=nearest) for at, stage in found]
+            named = [place.format(number=at, name=stage.get("name"), field=nearest) for at, stage in enumerate(stages)]
             told = "is" if nearest == name else f"is close to {nearest!r},"
             one_of = ", ".join(dict.fromkeys(named))
             raise ValueError(f"unknown parameter: {name!r} {told} a field of a stage; name it by one of: {one_of}")

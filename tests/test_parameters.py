@@ -141,12 +141,24 @@ def test_what_is_said_for_all_members_reaches_the_own_copies_of_one_whenever_it_
             "'learning_rates' is close to 'learning_rate', a field of a stage; name it by one of: stages.full.lear",
         ),
         ({"folds": 2.5}, TypeError, "parameter folds must be of type int, however: 2.5"),
+        ({"stages": None}, TypeError, "parameter stages must be of type list, however: None"),
         ({"share": "3e-5"}, TypeError, "parameter share must be of type float, however: '3e-5'"),
     ],
 )
 def test_a_name_that_leads_nowhere_is_refused(changes: dict, error: type[Exception], message: str) -> None:
     with pytest.raises(error, match=message):
-        override(DEFAULTS, changes)
+        override(DEFAULTS, changes, {})
+
+
+def test_a_profiles_name_that_leads_nowhere_any_more_is_told_as_such() -> None:
+    profile, own = {"members.minilm.stages.full.epochs": 8}, {"stages": [{"name": "all", "epochs": 1}]}
+    told = (
+        r"unknown entry in members.minilm.stages.full.epochs: 'full'.* by a profile: give members.minilm.stages whole"
+    )
+    with pytest.raises(ValueError, match=told):
+        override(DEFAULTS, profile, own)
+    [minilm] = override(DEFAULTS, profile, own | {"members.minilm.stages": own["stages"]})["members"][:1]
+    assert minilm["stages"] == own["stages"]
 
 
 @pytest.mark.parametrize("name", PROFILES)
