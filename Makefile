@@ -34,6 +34,9 @@ export CHECK_PYTHON
 
 SWEEP ?= sweeps/learning_rates_small.yaml
 SWEPT = $(if $(STORAGE),--storage '$(STORAGE)') $(if $(OUT),--out '$(OUT)')
+# Of the profile that the sweep's file names; of none it is the sample's.
+SWEPT_PROFILE = $(or $(shell sed -n "s/^profile: *[\"']*\([^\"' ]*\).*/\1/p" '$(SWEEP)' 2> /dev/null),sample)
+SWEPT_TABLES = $(or $(NAMED_DATA),$(if $(filter sample,$(SWEPT_PROFILE)),--data '$(DATA)'))
 
 .DEFAULT_GOAL := help
 .PHONY: help install encoder run notebook explore compare sweep sweep-report ablation test test-postgres bench stress growth wheels bundle rehearse rehearse-all push status output submit lint format types check lock clean clean-build
@@ -71,12 +74,13 @@ compare: install  ## Print finished runs as one table, the best first: RUNS='run
 	$(VENV)/python -m questlib compare $(or $(RUNS),runs/*) $(ARGS)
 
 sweep: install  ## Run many trials: SWEEP=sweeps/name.yaml DATA=folder WORKERS=n STORAGE=url OUT=folder ARGS=--plan
-	$(VENV)/python -m questlib.sweeps run '$(SWEEP)' --data '$(DATA)' $(if $(WORKERS),--workers $(WORKERS)) $(SWEPT) $(ARGS)
+	$(VENV)/python -m questlib.sweeps run '$(SWEEP)' $(SWEPT_TABLES) $(if $(WORKERS),--workers $(WORKERS)) $(SWEPT) $(ARGS)
 
 sweep-report: install  ## Report on a sweep: SWEEP=sweeps/name.yaml DATA=folder STORAGE=url, or on runs: RUNS='runs/*'
-	$(VENV)/python -m questlib.sweeps report $(if $(RUNS),$(NAMED_DATA) --runs $(RUNS),--data '$(DATA)' --sweep '$(SWEEP)') $(SWEPT) $(ARGS)
+	$(VENV)/python -m questlib.sweeps report $(if $(RUNS),$(NAMED_DATA) --runs $(RUNS),$(SWEPT_TABLES) --sweep '$(SWEEP)') $(SWEPT) $(ARGS)
 
 ablation: install  ## Train with one change at a time, and write bench/ablation.md: DATA=folder (half an hour on 2 cores; goes on where it was)
+	$(if $(NAMED_DATA),,$(error DATA must be named, however: it is not, and the sample's numbers would stand in bench/ablation.md; make ablation DATA=folder))
 	$(VENV)/python -m questlib.sweeps run sweeps/ablation.yaml --data '$(DATA)'
 	$(VENV)/python -m questlib.sweeps report --sweep sweeps/ablation.yaml --data '$(DATA)'
 	$(VENV)/python bench/ablation.py runs/sweeps/ablation --data '$(DATA)' > bench/ablation.md

@@ -1,8 +1,11 @@
 """The command line of sweeps, with real notebooks in real processes."""
 
 import json
+import os
 import signal
+import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -13,6 +16,8 @@ from questlib.sweeps import study as studies
 from questlib.sweeps.definition import read_sweep
 from questlib.sweeps.results import read_study
 from questlib.sweeps.study import open_study
+
+PROJECT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -110,6 +115,43 @@ def test_budget_of_minutes_ends_a_sweep(tmp_path, data):
     file, folder = write_sweep(tmp_path, text), tmp_path / "sweep"
     finish(run_command("run", file, "--data", data, "--out", folder))
     assert 1 <= len(read_lines(folder / "trials" / "begun.txt")) <= 3
+
+
+def plan(*named: str) -> subprocess.CompletedProcess:
+    """Ask make what it would run."""
+    environment = {name: value for name, value in os.environ.items() if name != "DATA"}
+    planned = ["make", "--dry-run", "--assume-old=install", *named]
+    return subprocess.run(planned, cwd=PROJECT, env=environment, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize("target", ["sweep", "sweep-report"])
+@pytest.mark.parametrize(
+    ("text", "named", "tables"),
+    [
+        ("profile: sample\n", [], "--data 'notebooks/sample'"),
+        ("profile: 'sample'  # short\n", [], "--data 'notebooks/sample'"),
+        ("space: {}\n", [], "--data 'notebooks/sample'"),
+        ("profile: cpu  # no sample\n", [], ""),
+        ("profile: samples/mine.yaml\n", [], ""),
+        ("profile: cpu\n", ["DATA=there"], "--data 'there'"),
+        ("profile: sample\n", ["DATA=there"], "--data 'there'"),
+    ],
+)
+def test_make_gives_the_sample_to_sweeps_of_its_own_profile_alone(tmp_path, target, text, named, tables):
+    file = tmp_path / "any.yaml"
+    file.write_text(text)
+    done = plan(target, f"SWEEP={file}", *named)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("--data") == bool(tables)
+    assert tables in done.stdout
+
+
+def test_make_writes_no_numbers_of_the_sample_over_those_of_the_ablation():
+    done = plan("ablation")
+    assert done.returncode
+    assert "DATA must be named, however" in done.stderr
+    assert not done.stdout
+    assert plan("ablation", "DATA=there").stdout.count("--data 'there'") == 3
 
 
 def test_mistakes_are_told_before_anything_is_made(tmp_path, data):
