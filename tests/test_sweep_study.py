@@ -25,7 +25,7 @@ from questlib.run import Interrupted
 from questlib.run_folder import write_json
 from questlib.sweeps import study as studies
 from questlib.sweeps.__main__ import main
-from questlib.sweeps.definition import Sweep, read_sweep
+from questlib.sweeps.definition import Sweep, name_of, read_sweep
 from questlib.sweeps.forecast import forecast
 from questlib.sweeps.parent import Parent, environment_of
 from questlib.sweeps.results import read_study
@@ -108,6 +108,35 @@ def test_seeds_that_are_added_to_a_finished_sampled_sweep_are_tried_with_the_set
     assert list(after) == list(before)
     for setting, values in after.items():
         assert values == dict.fromkeys((1, 2, 3), before[setting][1])
+
+
+@pytest.mark.parametrize(
+    ("text", "before", "after", "left", "again"),
+    [
+        ("space:\n  x: [0.0, 1.0]\n", "seeds: [1, 2]", "seeds: [2]", ["000-seed-2", "001-seed-2"], ["001-seed-1"]),
+        ("space:\n  x: [0.0, 1.0, 2.0]\n", "", "trials: 2", ["001"], ["002"]),
+        (SAMPLED, "trials: 5", "trials: 3", ["001", "002"], ["003", "004"]),
+        (SAMPLED, "trials: 2\nseeds: [1, 2]", "trials: 2\nseeds: [1]", ["001-seed-1"], ["000-seed-2"]),
+    ],
+)
+def test_sweep_that_is_made_smaller_has_no_more_trials_than_it_asks_for_and_can_grow_again(
+    tmp_path, text, before, after, left, again
+):
+    def open_with(budget: str):
+        sweep = read_sweep(write_sweep(tmp_path, f"{text}{budget}\n"))
+        study = open_study(sweep, folder=tmp_path, storage=None)
+        waiting = study.get_trials(states=(TrialState.WAITING,))
+        return sweep, study, sorted(name_of(each.user_attrs["setting"], each.user_attrs["seed"]) for each in waiting)
+
+    sweep, study, _ = open_with(before)
+    trial = study.ask()
+    chosen = suggest(sweep, trial)
+    study.tell(trial, 0.5)
+    if before.endswith("[1, 2]") and sweep.sampler == "random":  # as its worker would have
+        studies.queue(study, chosen, setting=0, seed=2)
+    assert open_with(after)[2] == left
+    assert sorted(read_study(study, trials_folder=tmp_path)["state"]) == ["complete", *["waiting"] * len(left)]
+    assert open_with(before)[2] == sorted([*left, *again])
 
 
 @pytest.mark.parametrize(("before", "after"), [("[]", "[42, 43]"), ("[42]", "[]")])

@@ -149,7 +149,7 @@ class Sweep(Checked):
         return recipe
 
     def describe(self) -> dict[str, Any]:
-        """Give all but the tables that decides what its trials are, as JSON has it; its budget may grow."""
+        """Give all but the tables that decides what its trials are, as JSON has it; its budget may change."""
         space = {
             each.name: {
                 "distribution": str(each.distribution),

@@ -1,9 +1,11 @@
 """The study of a sweep: which trials it has, and what becomes of those whose worker is gone."""
 
+import math
 import os
 import socket
 import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,7 @@ _TABLES = "tables"  # of the study
 
 
 def open_study(sweep: Sweep, *, folder: Path, storage: str | None) -> optuna.Study:
-    """Open the study of a sweep, or make it; what is missing of its trials is added to it.
+    """Open the study of a sweep, or make it; what is missing of its trials is added, what is no longer asked for ended.
 
     Args:
         sweep: Names the study.
@@ -44,6 +46,7 @@ def open_study(sweep: Sweep, *, folder: Path, storage: str | None) -> optuna.Stu
         load_if_exists=True, sampler=sampler, pruner=pruner,
     )  # fmt: skip
     _refuse_other(study, sweep)
+    _end_unasked(study, sweep)
     add_missing(study, sweep)
     return study
 
@@ -80,7 +83,7 @@ def _refuse_other(study: optuna.Study, sweep: Sweep) -> None:
     if changed:
         told = "; ".join(f"{name} was {began.get(name, 'not there')}, is {now[name]}" for name in changed)
         raise ValueError(
-            f"the sweep {sweep.name} can only go on as it began, however {told}; budget and seeds may grow, anything "
+            f"the sweep {sweep.name} can only go on as it began, however {told}; budget and seeds may change, anything "
             "else is another sweep: name its file otherwise"
         )
     has_seeds = {
@@ -121,7 +124,8 @@ def add_missing(study: optuna.Study, sweep: Sweep) -> int:
     trials = study.get_trials(deepcopy=False)
     asked_for = {_key_of(trial): trial for trial in trials if _is_asked_for(trial)}
     there = {_key_of(trial) for trial in trials if _is_there(trial)}
-    lost = [trial for key, trial in asked_for.items() if key not in there]
+    unasked = _find_unasked(sweep, trials)
+    lost = [trial for key, trial in asked_for.items() if key not in there | unasked]
     for trial in lost:
         requeue(study, trial)
     wanted = [key for key in _list_keys(sweep, trials) if key not in asked_for]
@@ -129,6 +133,30 @@ def add_missing(study: optuna.Study, sweep: Sweep) -> int:
     for number, seed in wanted:
         queue(study, settings.get(number, {}), setting=number, seed=seed)
     return len(lost) + len(wanted)
+
+
+def _end_unasked(study: optuna.Study, sweep: Sweep) -> None:
+    # Fewer seeds or trials are asked for than before: what waits in their name would be run.
+    trials = study.get_trials(deepcopy=False)
+    unasked = _find_unasked(sweep, trials)
+    for trial in trials:
+        if trial.state == TrialState.WAITING and _is_asked_for(trial) and _key_of(trial) in unasked:
+            with suppress(UpdateFinishedTrialError):  # another machine did the same
+                # Begun first, as a worker begins it, so that none has begun it.
+                if study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
+                    Trial(study, trial._trial_id).set_user_attr(SURPLUS, True)
+                    study.tell(trial.number, state=TrialState.FAIL)
+
+
+def _find_unasked(sweep: Sweep, trials: Sequence[FrozenTrial]) -> set[tuple[int | None, int | None]]:
+    # A setting that a sampler filled in keeps its seeds, however few new ones are asked for.
+    most = math.inf if sweep.is_endless else len(sweep.settings())
+    filled = {} if sweep.is_listed else _filled_settings(trials)
+    return {
+        (number, seed)
+        for number, seed in map(_key_of, trials)
+        if number is not None and (seed not in (sweep.seeds or (None,)) or not (number < most or number in filled))
+    }
 
 
 def _list_keys(sweep: Sweep, trials: Sequence[FrozenTrial]) -> list[tuple[int, int | None]]:
