@@ -11,7 +11,7 @@ from sweeping import write_sweep
 
 from questlib.data import read_tables
 from questlib.predictions import write_predictions
-from questlib.run_folder import write_json
+from questlib.run_folder import read_json, write_json
 from questlib.schema import TARGETS
 from questlib.sweeps import report
 from questlib.sweeps import study as studies
@@ -118,10 +118,11 @@ def test_runs_are_compared_by_their_questions_where_they_have_some_in_common(tmp
     assert without_tables[1] == "worse, by seeds alone"
 
 
-def leave_run(folder: Path, recipe: dict, *, train: str = "a") -> Path:
+def leave_run(folder: Path, recipe: dict, *, train: str = "a", score: float = 0.4, began: str = "") -> Path:
     write_json(folder / "recipe.json", recipe)
     write_json(folder / "inputs.json", {"train.csv": train, "encoder": {}})
-    write_json(folder / "scores.json", {"nested": {"scores": {"tied": {"mean_without_rare": 0.4}}}})
+    write_json(folder / "timeline.json", {"seconds": 1.0, "began": began})
+    write_json(folder / "scores.json", {"nested": {"scores": {"tied": {"mean_without_rare": score}}}})
     return folder
 
 
@@ -141,7 +142,8 @@ def test_seed_of_a_run_is_its_own_whatever_its_members_are_called(tmp_path):
 
 def test_folders_that_are_no_runs_or_of_other_tables_are_left_out_with_a_line(tmp_path, caplog, toy_folder):
     runs = [
-        leave_run(tmp_path / name, make_recipe(1), train=train) for name, train in [("a", "a"), ("b", "a"), ("c", "z")]
+        leave_run(tmp_path / name, make_recipe(seed), train=train)
+        for name, seed, train in [("a", 1, "a"), ("b", 2, "a"), ("c", 1, "z")]
     ]
     (tmp_path / "sweeps" / "report").mkdir(parents=True)
     table = read_runs([tmp_path / "sweeps", *runs], objective=Sweep.objective, tables=None)
@@ -152,3 +154,25 @@ def test_folders_that_are_no_runs_or_of_other_tables_are_left_out_with_a_line(tm
     ]
     with pytest.raises(ValueError, match="there must be runs to report on, however there are none; .*on another"):
         read_runs(runs, objective=Sweep.objective, tables=read_tables(toy_folder))
+
+
+def test_run_that_was_made_twice_is_no_further_seed_and_the_newest_stands(tmp_path, caplog):
+    scores = {0.1: [0.400, 0.396, 0.404], 0.2: [0.394, 0.398, 0.393]}
+    runs = [
+        leave_run(tmp_path / f"{rate}-{seed}", make_recipe(seed, rate=rate), score=score, began="2026-02-02")
+        for rate, values in scores.items()
+        for seed, score in enumerate(values)
+    ]
+    once = read_runs(runs, objective=Sweep.objective, tables=None)
+    older = [
+        leave_run(tmp_path / f"older-{run.name}", read_json(run / "recipe.json"), score=0.1, began="2026-01-01")
+        for run in runs
+    ]
+    unscored = leave_run(tmp_path / "unscored", make_recipe(0), began="2026-03-03")
+    (unscored / "scores.json").unlink()
+    twice = read_runs([*runs, *older, unscored], objective=Sweep.objective, tables=None)
+    pd.testing.assert_frame_equal(twice, once)
+    assert list(summarize_settings(twice, None)["trials"]) == [3, 3]
+    assert len(caplog.messages) == 7
+    told = "older-0.1-2 must be of a setting and seed of its own, however"
+    assert any(told in line for line in caplog.messages)

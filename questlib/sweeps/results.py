@@ -57,7 +57,8 @@ def read_study(study: optuna.Study, *, trials_folder: Path) -> pd.DataFrame:
 def read_runs(folders: Iterable[Path], *, objective: str, tables: Tables | None) -> pd.DataFrame:
     """Lay out runs of a loop of one's own, by what differs between their recipes; a run without scores has no value.
 
-    What is no run, or was trained on another table than that of `tables`, is left out and told of in the log.
+    What is no run, or was trained on another table than that of `tables`, is left out and told of in the log, and so
+    is a run that was made once more with the same setting and seed: the newest stands.
     """
     runs, left_out = _choose_runs(folders, tables)
     if not runs:
@@ -84,7 +85,23 @@ def read_runs(folders: Iterable[Path], *, objective: str, tables: Tables | None)
     settings = {text: number for number, text in enumerate(dict.fromkeys(map(json.dumps, chosen)))}
     for row, values in zip(rows, chosen, strict=True):
         row |= {"setting": settings[json.dumps(values)], **{name: stand_for(each) for name, each in values.items()}}
-    return _lay_out(rows, ABOUT, differing)
+    return _lay_out(_keep_newest(rows), ABOUT, differing)
+
+
+def _keep_newest(rows: Sequence[dict]) -> list[dict]:
+    # What was made twice tells nothing of another seed; of two, one that has a score stands.
+    def age(row: dict) -> tuple[bool, str]:
+        sessions = read_sessions(Path(row["folder"]))
+        return row["state"] == "complete", sessions[-1].get("began", "") if sessions else ""
+
+    kept: dict[tuple, dict] = {}
+    for row in sorted(rows, key=age):
+        older = kept.get((row["setting"], row["seed"]))
+        if older:
+            told = "left out: %s must be of a setting and seed of its own, however %s has the same"
+            logger.warning(told, older["folder"], row["folder"])
+        kept[row["setting"], row["seed"]] = row
+    return [row for row in rows if row is kept[row["setting"], row["seed"]]]
 
 
 def _choose_runs(folders: Iterable[Path], tables: Tables | None) -> tuple[list[Path], list[str]]:
