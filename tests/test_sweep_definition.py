@@ -226,6 +226,30 @@ def test_mistake_is_refused_by_name_with_the_file(tmp_path, text, error, told):
     assert told in str(caught.value)
 
 
+UNREAD = [
+    ("body_share: [0.3, 0.7]", "{layout: pair}", "{layout: joint}"),
+    ("body_share: [0.3, 0.7]", "{layout: joint, stride: 8}", "{layout: joint, stride: 0}"),
+    ("head_share: [0.3, 0.7]", "{stride: 8}", "{stride: 0}"),
+    ("max_windows: [2, 4]", "{stride: 0}", "{stride: 8}"),
+    ("hidden_width: [128, 256]", "{head: linear}", "{head: hidden}"),
+    ("hidden_width: [128, 256]", "{head: linear}", "{pooling: gru}"),
+    ("patience: [1, 3]", "{stop_share: 0.0}", "{stop_share: 0.1}"),
+    ("threshold: [0.0, 0.1]", "{patience: 0}", "{patience: 1}"),
+    ("use_tensorboard: [false, true]", "{}", None),
+    ("use_internet: [false, true]", "{}", None),
+    ("cache: [here, there]", "{}", None),
+]
+
+
+@pytest.mark.parametrize("sampler", ["sampler: grid", "sampler: random\ntrials: 2"])
+@pytest.mark.parametrize(("space", "unread", "read"), UNREAD)
+def test_what_nothing_reads_is_not_varied(tmp_path, sampler, space, unread, read):
+    text = f"{sampler}\nspace:\n  {space}\n"
+    with pytest.raises(ValueError, match=rf"\['{space.split(':')[0]}'\] change nothing .* say `when` it counts"):
+        read_sweep(write(tmp_path, f"{text}parameters: {unread}\n"))
+    assert read is None or read_sweep(write(tmp_path, f"{text}parameters: {read}\n"))
+
+
 def test_what_is_no_part_of_a_recipe_may_be_varied(tmp_path):
     assert len(read_sweep(write(tmp_path, "space:\n  time_limit_minutes: [1, 2]\n")).settings()) == 2
 

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from itertools import islice
@@ -15,7 +15,7 @@ from questlib.checks import Checked, between, one_of, refuse_unknown
 from questlib.marks import hash_text
 from questlib.parameters import TAG, override, read_parameters
 from questlib.profiles import read_profile, read_yaml
-from questlib.recipe import MEMBER_RECIPES, Recipe
+from questlib.recipe import MEMBER_RECIPES, Recipe, TransformerRecipe
 from questlib.run_folder import SCORES
 from questlib.schema import TARGETS
 from questlib.sweeps.space import Dimension, read_space
@@ -259,12 +259,29 @@ def _check_points(sweep: Sweep) -> None:
                     differing = [name for name in first | chosen if first.get(name) != chosen.get(name)]
                     raise ValueError(
                         f"what is varied must change what is trained, however {differing} change nothing between "
-                        f"{first} and {chosen}"
+                        f"{first} and {chosen}; leave it out, or say `when` it counts, as sweeps/layouts.yaml does"
                     )
 
 
+# What nothing reads where others are so, by the group of a transformer's fields that it stands in.
+_UNREAD: dict[tuple[str, str], Callable[[TransformerRecipe], bool]] = {
+    ("layout", "body_share"): lambda of: of.layout.layout != "joint" or of.layout.stride > 0,
+    ("layout", "head_share"): lambda of: of.layout.stride > 0,
+    ("layout", "max_windows"): lambda of: of.layout.stride == 0,
+    ("model", "hidden_width"): lambda of: of.model.head == "linear" and of.model.pooling in ("cls", "mean", "cls_mean"),
+    ("settings", "patience"): lambda of: of.stop_share == 0,
+    ("settings", "threshold"): lambda of: of.stop_share == 0 or of.settings.patience == 0,
+    ("settings", "use_tensorboard"): lambda of: True,
+}
+
+
 def _identify(recipe: Recipe, chosen: Mapping[str, Any]) -> str:
-    # What is no part of a recipe, such as a time limit, tells trials apart too.
+    # What is no part of a recipe, such as a time limit, tells trials apart too, but where things lie does not.
+    content = recipe.to_dict()
+    for member, written in zip(recipe.members, content["members"], strict=True):
+        for (group, name), is_unread in _UNREAD.items():
+            if isinstance(member, TransformerRecipe) and is_unread(member):
+                del written[group][name]
     of_recipes = {each.name for each in fields(Recipe)}.union(*map(list_leaves, MEMBER_RECIPES.values()))
-    others = {name: value for name, value in chosen.items() if name.split(".")[0] not in of_recipes}
-    return json.dumps([recipe.to_dict(), others])
+    left_out = of_recipes.union(PLACES, ["use_internet"])
+    return json.dumps([content, {name: value for name, value in chosen.items() if name.split(".")[0] not in left_out}])
