@@ -155,6 +155,22 @@ def test_members_are_choices_too(tmp_path):
         ),
         ("space:\n  seed: [1, 2]\n", ValueError, "list seeds"),
         ("space:\n  pooling: [cls]\nseeds: [a]\n", TypeError, "seed"),
+        ("space:\n  pooling: [cls]\nseeds: [42, 1, 42]\n", ValueError, "seeds must be listed once each, however these"),
+        (
+            "space:\n  max_length: {low: 128, high: 128}\nsampler: tpe\ntrials: 2\n",
+            ValueError,
+            "max_length must have a range of several values, however: {'low': 128, 'high': 128}",
+        ),
+        (
+            "space:\n  head_dropout: {low: 0.3, high: 0.1}\nsampler: tpe\ntrials: 2\n",
+            ValueError,
+            "head_dropout must have a range, however: {'low': 0.3, 'high': 0.1}; `low <= high` must hold",
+        ),
+        (
+            "space:\n  head_dropout: {low: 0.0, high: 0.1, log: true}\nsampler: tpe\ntrials: 2\n",
+            ValueError,
+            "head_dropout must have a range, however: {'low': 0.0, 'high': 0.1, 'log': True}; ",
+        ),
         (
             "profile: cpu\nspace:\n  batch_size: [8]\npruner: median\n",
             ValueError,

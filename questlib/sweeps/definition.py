@@ -52,6 +52,9 @@ class Sweep(Checked):
         super().__post_init__()
         if not self.space:
             raise ValueError("space must name a parameter to vary, however it is empty")
+        doubled = [seed for place, seed in enumerate(self.seeds) if seed in self.seeds[:place]]
+        if doubled:
+            raise ValueError(f"seeds must be listed once each, however these stand there again: {doubled}")
         if self.is_listed:
             endless = [each.name for each in self.space if not each.points]
             if endless:

@@ -96,6 +96,10 @@ def _read_dimension(name: str, given: object, *, kind: Any) -> Dimension:  # noq
             raise ValueError(f"{name} must have choices or a range, however it has both: {given!r}")
         values = _label(given["choices"], name)
         return Dimension(name=name, distribution=CategoricalDistribution(list(values)), values=values, when=when)
+    return Dimension(name=name, distribution=_read_range(name, given, kind=kind), when=when)
+
+
+def _read_range(name: str, given: dict[str, Any], *, kind: Any) -> IntDistribution | FloatDistribution:  # noqa: ANN401
     options = {each: given[each] for each in _OF_A_RANGE if each in given}
     if not {"low", "high"} <= set(options):
         raise ValueError(f"{name} must have choices, or low and high, however: {given!r}")
@@ -107,8 +111,15 @@ def _read_dimension(name: str, given: object, *, kind: Any) -> Dimension:  # noq
     are_whole = all(isinstance(each, int) for each in numbers)
     if kind is int and not are_whole:
         raise TypeError(f"{name} must have whole numbers for its range, however: {numbers}")
-    distribution = IntDistribution if are_whole and kind is not float else FloatDistribution
-    return Dimension(name=name, distribution=distribution(**options), when=when)
+    try:
+        distribution = (IntDistribution if are_whole and kind is not float else FloatDistribution)(**options)
+    except ValueError as error:
+        raise ValueError(f"{name} must have a range, however: {given!r}; {error}") from error
+    if distribution.single():
+        raise ValueError(
+            f"{name} must have a range of several values, however: {given!r}; parameters take a single one"
+        )
+    return distribution
 
 
 def _label(choices: object, name: str) -> dict[Any, Any]:
