@@ -73,7 +73,7 @@ explore: install  ## Look at the tables before training: DATA=folder OUT=folder;
 compare: install  ## Print finished runs as one table, the best first: RUNS='runs/*' ARGS="--csv file"
 	$(VENV)/python -m questlib compare $(or $(RUNS),runs/*) $(ARGS)
 
-sweep: install  ## Run many trials: SWEEP=sweeps/name.yaml DATA=folder WORKERS=n STORAGE=url OUT=folder ARGS=--plan
+sweep: install  ## Run many trials: SWEEP=sweeps/name.yaml DATA=folder WORKERS=n STORAGE=url OUT=folder ARGS=--plan or --retry-failed
 	$(VENV)/python -m questlib.sweeps run '$(SWEEP)' $(SWEPT_TABLES) $(if $(WORKERS),--workers $(WORKERS)) $(SWEPT) $(ARGS)
 
 sweep-report: install  ## Report on a sweep: SWEEP=sweeps/name.yaml DATA=folder STORAGE=url, or on runs: RUNS='runs/*'

@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from sweeping import read_lines, run_command, wait_until, write_sweep
 
 from questlib.sweeps import study as studies
+from questlib.sweeps.__main__ import main
 from questlib.sweeps.definition import read_sweep
 from questlib.sweeps.results import read_study
 from questlib.sweeps.study import open_study
@@ -47,7 +48,14 @@ def test_failures_and_deaths_are_recorded_and_the_sweep_goes_on(tmp_path, data):
     assert "this one fails" in (folder / "trials" / "001.log.txt").read_text()
     again = finish(run_command("run", file, "--data", data, "--out", folder))
     assert "is finished" in again
+    where = f"failed: 001, 002; {folder}/trials/<trial>.log.txt says why, ARGS=--retry-failed tries them again"
+    assert where in told
+    assert where in again
     assert len(read_lines(folder / "trials" / "begun.txt")) == 3
+    assert "1 trials finished, 2 failed" in finish(
+        run_command("run", file, "--data", data, "--out", folder, "--retry-failed")
+    )
+    assert len(read_lines(folder / "trials" / "begun.txt")) == 5
 
 
 def test_killed_worker_is_replaced_and_a_killed_parent_takes_its_workers_along(tmp_path, data):
@@ -115,6 +123,27 @@ def test_budget_of_minutes_ends_a_sweep(tmp_path, data):
     file, folder = write_sweep(tmp_path, text), tmp_path / "sweep"
     finish(run_command("run", file, "--data", data, "--out", folder))
     assert 1 <= len(read_lines(folder / "trials" / "begun.txt")) <= 3
+
+
+def test_end_of_a_budget_says_what_is_left_and_starts_no_workers(tmp_path, data, capsys):
+    file, folder = write_sweep(tmp_path, "space:\n  x: [0.1, 0.2, 0.3]\nminutes: 1\n"), tmp_path / "sweep"
+    study = open_study(read_sweep(file), folder=folder, storage=None)
+    trial = study.ask()
+    trial.set_user_attr(studies.SECONDS, 61.0)
+    study.tell(trial, 0.5)
+    assert main(["run", str(file), "--data", str(data), "--out", str(folder)]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[:2] == [
+        "sweep cheap: 1 trials finished, 0 failed",
+        "2 trials are left: the budget of 1 minutes is used up",
+    ]
+    assert told[-1] == f"make sweep-report SWEEP={file} DATA={data} OUT={folder} shows what is more than luck"
+    assert not (folder / "workers").exists()
+
+
+def test_fewer_than_no_workers_are_refused(tmp_path, capsys):
+    assert main(["run", str(tmp_path / "any.yaml"), "--workers", "-1"]) == 1
+    assert "workers must lie in [0, 1000], however: -1" in capsys.readouterr().err
 
 
 def plan(*named: str) -> subprocess.CompletedProcess:

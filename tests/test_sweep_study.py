@@ -257,6 +257,34 @@ def test_interrupted_worker_queues_again_what_it_left_and_not_what_failed(sweep,
     assert sorted(names) == [(0, 2), (1, 1), (1, 2)]
 
 
+@pytest.mark.parametrize("space", ["space:\n  x: [0.0, 1.0]\n", SAMPLED + "trials: 2\n"])
+def test_trials_that_failed_are_tried_again_when_asked_and_stand_once_in_the_table(tmp_path, monkeypatch, space):
+    ends = iter([OSError("disk full"), OSError("disk full"), KeyboardInterrupt(), None, None])
+
+    def train(out, overrides):
+        end = next(ends)
+        if end is not None:
+            raise end
+        leave_scores(out, overrides)
+
+    sweep = read_sweep(write_sweep(tmp_path, space.replace("objective: accuracy\n", "") + "objective: accuracy\n"))
+    worker = run_with(sweep, tmp_path, monkeypatch, train)
+    worker.work()
+    failed = [trial.params for trial in studies.list_failed(worker.study)]
+    assert len(failed) == 2
+    studies.queue_failed(worker.study, sweep)
+    assert not studies.list_failed(worker.study)
+    with pytest.raises(KeyboardInterrupt):
+        worker.work()
+    assert studies.count(open_study(sweep, folder=tmp_path, storage=None), TrialState.WAITING) == 2
+    worker.work()
+    table = read_study(worker.study, trials_folder=tmp_path)
+    assert table["state"].tolist() == ["complete"] * 2
+    assert not table["error"].any()
+    assert sorted(table["x"]) == sorted(each["x"] for each in failed)
+    assert not studies.list_failed(worker.study)
+
+
 def run_with(sweep, folder, monkeypatch, run_notebook) -> Worker:
     """Make a worker whose trials are a function of the run folder and the parameters."""
     worker = Worker(sweep, open_study(sweep, folder=folder, storage=None), folder=folder, data=None)

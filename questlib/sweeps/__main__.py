@@ -10,14 +10,16 @@ from pathlib import Path
 
 from optuna.trial import TrialState
 
+from questlib.checks import refuse_outside
 from questlib.data import read_tables
 from questlib.inputs import expand_homes
 from questlib.recipe import TransformerRecipe
 from questlib.run import Interrupted
 from questlib.run_folder import refuse_unwritable
 from questlib.sweeps import study as studies
-from questlib.sweeps.definition import Sweep, describe, read_sweep
+from questlib.sweeps.definition import Sweep, describe, name_of, read_sweep
 from questlib.sweeps.storage import DATABASE
+from questlib.sweeps.worker import LOG, TRIALS, Worker
 
 SWEEPS = Path("runs/sweeps")
 
@@ -43,6 +45,7 @@ def _format(parsed: argparse.Namespace) -> str:
 
 
 def _run(parsed: argparse.Namespace) -> int:
+    refuse_outside(parsed.workers, low=0, high=1000, what="workers")
     sweep = read_sweep(parsed.file)
     folder = (parsed.out or SWEEPS / sweep.name).resolve()
     if parsed.worker:
@@ -60,10 +63,13 @@ def _run(parsed: argparse.Namespace) -> int:
     study = studies.open_study(sweep, folder=folder, storage=parsed.storage)
     studies.keep_tables(study, tables)
     studies.take_back(study)
+    if parsed.retry_failed:
+        studies.queue_failed(study, sweep)
     n_left = studies.count(study, TrialState.WAITING)
-    n_done = studies.count(study, TrialState.COMPLETE, TrialState.PRUNED)
-    if not n_left and not sweep.is_endless and not studies.count(study, TrialState.RUNNING):
-        sys.stdout.write(f"sweep {sweep.name} is finished: {n_done} trials in {folder}; nothing is left to do\n")
+    is_left = n_left or sweep.is_endless or studies.count(study, TrialState.RUNNING)
+    if not is_left or studies.is_time_over(study, sweep):
+        sys.stdout.write("" if is_left else f"sweep {sweep.name} is finished: nothing is left to do in {folder}\n")
+        _tell_end(sweep, study, folder, parsed)
         return 0
     from questlib.sweeps.parent import Parent
 
@@ -77,7 +83,7 @@ def _run(parsed: argparse.Namespace) -> int:
         sys.stderr.write(f"interrupted; {folder} holds what is finished, and where to go on; go on with:\n")
         sys.stderr.write(f"{shlex.join(command)}\n")
         return status
-    _tell_end(sweep, study, parsed.file)
+    _tell_end(sweep, study, folder, parsed)
     return status
 
 
@@ -103,8 +109,6 @@ def _options(parsed: argparse.Namespace) -> list[str]:
 
 
 def _work(sweep: Sweep, folder: Path, parsed: argparse.Namespace) -> int:
-    from questlib.sweeps.worker import Worker
-
     study = studies.open_study(sweep, folder=folder, storage=parsed.storage)
     try:
         Worker(sweep, study, folder=folder, data=parsed.data, n_workers=parsed.workers or 1).work()
@@ -113,13 +117,21 @@ def _work(sweep: Sweep, folder: Path, parsed: argparse.Namespace) -> int:
     return 0
 
 
-def _tell_end(sweep: Sweep, study: "studies.optuna.Study", file: Path) -> None:
-    n_failed = sum(studies.ERROR in trial.user_attrs for trial in study.get_trials(deepcopy=False))
-    n_done = studies.count(study, TrialState.COMPLETE)
-    sys.stdout.write(f"sweep {sweep.name}: {n_done} trials finished, {n_failed} failed\n")
+def _tell_end(sweep: Sweep, study: "studies.optuna.Study", folder: Path, parsed: argparse.Namespace) -> None:
+    keys = [(each.user_attrs[studies.SETTING], each.user_attrs[studies.SEED]) for each in studies.list_failed(study)]
+    n_done, n_left = (studies.count(study, state) for state in (TrialState.COMPLETE, TrialState.WAITING))
+    sys.stdout.write(f"sweep {sweep.name}: {n_done} trials finished, {len(keys)} failed\n")
+    if keys:
+        failed, where = ", ".join(name_of(*key) for key in keys), folder / TRIALS / f"<trial>.{LOG}"
+        sys.stdout.write(f"failed: {failed}; {where} says why, ARGS=--retry-failed tries them again\n")
+    left = [f"{n_left} trials are left"] if n_left else []
+    left += [f"the budget of {sweep.minutes:g} minutes is used up"] if studies.is_time_over(study, sweep) else []
+    sys.stdout.write(f"{': '.join(left)}\n" if left else "")
     if n_done:
         sys.stdout.write(f"best {study.best_value:.4f}: {describe(study.best_params)}\n")
-        sys.stdout.write(f"make sweep-report SWEEP={file} shows what is more than luck\n")
+        given = {"SWEEP": parsed.file, "DATA": parsed.data, "STORAGE": parsed.storage, "OUT": parsed.out}
+        named = " ".join(f"{name}={shlex.quote(str(value))}" for name, value in given.items() if value)
+        sys.stdout.write(f"make sweep-report {named} shows what is more than luck\n")
 
 
 def _report(parsed: argparse.Namespace) -> int:
@@ -145,6 +157,7 @@ def _build_parser() -> argparse.ArgumentParser:
     run.add_argument("--storage", help="SQLAlchemy URL of a database that other machines use too (a file in --out)")
     run.add_argument("--out", type=Path, help="folder of the sweep (runs/sweeps/<name>)")
     run.add_argument("--plan", action="store_true", help="print the trials and the time they should take; run nothing")
+    run.add_argument("--retry-failed", action="store_true", help="try trials again that failed, such as of a full disk")
     run.add_argument("--worker", type=int, default=0, help=argparse.SUPPRESS)
     run.set_defaults(command=_run)
     report = commands.add_parser("report", help="report on a sweep, or on any runs")

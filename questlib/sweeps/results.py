@@ -39,9 +39,9 @@ _QUESTIONS_FREEDOM = 29  # of the standard error that `questlib.scores.compare` 
 def read_study(study: optuna.Study, *, trials_folder: Path) -> pd.DataFrame:
     """Lay out a study's trials: a row each, without those that were broken off and begun again."""
     rows = []
-    for trial in study.get_trials(deepcopy=False):
+    for trial in studies.list_trials(study):
         attributes = trial.user_attrs
-        if attributes.get(studies.SURPLUS) or (trial.state == TrialState.FAIL and studies.ERROR not in attributes):
+        if trial.state == TrialState.FAIL and studies.ERROR not in attributes:
             continue
         name = name_of(attributes[studies.SETTING], attributes[studies.SEED])
         rows.append({

@@ -6,6 +6,7 @@ import socket
 import warnings
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from copy import deepcopy
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,7 @@ def _refuse_other(study: optuna.Study, sweep: Sweep) -> None:
             f"the sweep {sweep.name} can only go on as it began, however {told}; budget and seeds may change, anything "
             "else is another sweep: name its file otherwise"
         )
-    has_seeds = {
-        trial.user_attrs[SEED] is not None for trial in study.get_trials(deepcopy=False) if _is_asked_for(trial)
-    }
+    has_seeds = {trial.user_attrs[SEED] is not None for trial in list_trials(study)}
     if has_seeds - {bool(sweep.seeds)}:
         raise ValueError(
             f"the sweep {sweep.name} must list seeds from its first trial on or never, however it began "
@@ -121,8 +120,8 @@ def add_missing(study: optuna.Study, sweep: Sweep) -> int:
     A sampler fills in a setting when its first trial begins, which then queues the setting's other seeds; those that
     were added to the sweep later are queued here.
     """
-    trials = study.get_trials(deepcopy=False)
-    asked_for = {_key_of(trial): trial for trial in trials if _is_asked_for(trial)}
+    trials = list_trials(study)
+    asked_for = {_key_of(trial): trial for trial in trials}
     there = {_key_of(trial) for trial in trials if _is_there(trial)}
     unasked = _find_unasked(sweep, trials)
     lost = [trial for key, trial in asked_for.items() if key not in there | unasked]
@@ -137,10 +136,10 @@ def add_missing(study: optuna.Study, sweep: Sweep) -> int:
 
 def _end_unasked(study: optuna.Study, sweep: Sweep) -> None:
     # Fewer seeds or trials are asked for than before: what waits in their name would be run.
-    trials = study.get_trials(deepcopy=False)
+    trials = list_trials(study)
     unasked = _find_unasked(sweep, trials)
     for trial in trials:
-        if trial.state == TrialState.WAITING and _is_asked_for(trial) and _key_of(trial) in unasked:
+        if trial.state == TrialState.WAITING and _key_of(trial) in unasked:
             with suppress(UpdateFinishedTrialError):  # another machine did the same
                 # Begun first, as a worker begins it, so that none has begun it.
                 if study._storage.set_trial_state_values(trial._trial_id, TrialState.RUNNING):
@@ -164,7 +163,7 @@ def _list_keys(sweep: Sweep, trials: Sequence[FrozenTrial]) -> list[tuple[int, i
     first, *others = sweep.seeds or (None,)
     if sweep.is_listed:
         return [(number, seed) for seed in (first, *others) for number in range(len(sweep.settings()))]
-    begun = {trial.user_attrs[SETTING] for trial in trials if _is_asked_for(trial)}
+    begun = {trial.user_attrs[SETTING] for trial in trials}
     new = [number for number in range(sweep.trials) if number not in begun]
     filled = sorted(_filled_settings(trials))
     return [*((number, first) for number in new), *((number, seed) for seed in sweep.seeds for number in filled)]
@@ -177,13 +176,30 @@ def _filled_settings(trials: Iterable[FrozenTrial]) -> dict[int, dict[str, Any]]
     }
 
 
-def _is_asked_for(trial: FrozenTrial) -> bool:
-    return SETTING in trial.user_attrs and not trial.user_attrs.get(SURPLUS)
+def list_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """List the trials that somebody asked for, without those that were queued again."""
+    trials = [each for each in study.get_trials(deepcopy=False) if not each.user_attrs.get(SURPLUS)]
+    again = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
+    return [trial for trial in trials if SETTING in trial.user_attrs and trial.number not in again]
+
+
+def list_failed(study: optuna.Study) -> list[FrozenTrial]:
+    """List the trials that failed, and can say of what."""
+    return [trial for trial in list_trials(study) if trial.state == TrialState.FAIL and _is_there(trial)]
+
+
+def queue_failed(study: optuna.Study, sweep: Sweep) -> None:
+    """Queue the trials that failed once more, as far as the sweep asks for them."""
+    for failed in list_failed(study):
+        trial = deepcopy(failed)
+        trial.user_attrs = {name: value for name, value in trial.user_attrs.items() if name not in (ERROR, SECONDS)}
+        requeue(study, trial)
+    _end_unasked(study, sweep)
 
 
 def _is_there(trial: FrozenTrial) -> bool:
     # One that failed of nothing that it could say was broken off.
-    return _is_asked_for(trial) and (trial.state != TrialState.FAIL or ERROR in trial.user_attrs)
+    return trial.state != TrialState.FAIL or ERROR in trial.user_attrs
 
 
 def _key_of(trial: Trial | FrozenTrial) -> tuple[int | None, int | None]:
@@ -210,10 +226,13 @@ def is_surplus(study: optuna.Study, trial: Trial | FrozenTrial) -> bool:
     key = _key_of(trial)
     if key[0] is None:
         return True
-    return any(
-        _key_of(each) == key and each.number < trial.number and _is_there(each)
-        for each in study.get_trials(deepcopy=False)
-    )
+    return any(_key_of(each) == key and each.number < trial.number and _is_there(each) for each in list_trials(study))
+
+
+def is_time_over(study: optuna.Study, sweep: Sweep) -> bool:
+    """Tell whether a sweep's budget of minutes is used up."""
+    spent = sum(trial.user_attrs.get(SECONDS, 0.0) for trial in study.get_trials(deepcopy=False))
+    return bool(sweep.minutes) and spent >= 60 * sweep.minutes
 
 
 def identify_worker() -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Worker:
     def _is_there_work(self) -> bool:
         while True:
             studies.take_back(self.study)
-            if self._is_time_over():
+            if studies.is_time_over(self.study, self.sweep):
                 return False
             if studies.count(self.study, TrialState.WAITING):
                 return True
@@ -90,10 +90,6 @@ class Worker:
             if not studies.count(self.study, TrialState.RUNNING) and not studies.add_missing(self.study, self.sweep):
                 return False
             time.sleep(_SECONDS_BETWEEN_LOOKS)  # one that runs elsewhere may have to be taken over
-
-    def _is_time_over(self) -> bool:
-        spent = sum(trial.user_attrs.get(studies.SECONDS, 0.0) for trial in self.study.get_trials(deepcopy=False))
-        return bool(self.sweep.minutes) and spent >= 60 * self.sweep.minutes
 
     def _queue_next(self) -> None:
         numbers = [trial.user_attrs.get(studies.SETTING) for trial in self.study.get_trials(deepcopy=False)]
