@@ -257,6 +257,28 @@ def test_interrupted_worker_queues_again_what_it_left_and_not_what_failed(sweep,
     assert sorted(names) == [(0, 2), (1, 1), (1, 2)]
 
 
+@pytest.mark.parametrize("budget", ["trials: 6", "minutes: 0.01"])
+def test_what_a_sampler_asks_for_again_is_not_trained_again_and_stands_once_in_the_table(
+    tmp_path, monkeypatch, caplog, budget
+):
+    begun = []
+
+    def train(out, overrides):
+        begun.append(out.name)
+        time.sleep(0.1)
+        leave_scores(out, overrides)
+
+    caplog.set_level("INFO")
+    text = f"space:\n  x: [0.0, 1.0]\nsampler: random\nseeds: [1, 2]\nobjective: accuracy\n{budget}\n"
+    worker = run_with(read_sweep(write_sweep(tmp_path, text)), tmp_path, monkeypatch, train)
+    worker.work()
+    table = read_study(worker.study, trials_folder=tmp_path)
+    assert sorted(table["trial"]) == sorted(begun)
+    assert not table.duplicated(["x", "seed"]).any()
+    assert len(complete(worker.study)) == 12 if budget == "trials: 6" else len(complete(worker.study)) >= len(begun)
+    assert sum(" is as trial " in line for line in caplog.messages) == len(complete(worker.study)) - len(begun)
+
+
 @pytest.mark.parametrize("space", ["space:\n  x: [0.0, 1.0]\n", SAMPLED + "trials: 2\n"])
 def test_trials_that_failed_are_tried_again_when_asked_and_stand_once_in_the_table(tmp_path, monkeypatch, space):
     ends = iter([OSError("disk full"), OSError("disk full"), KeyboardInterrupt(), None, None])

@@ -37,11 +37,11 @@ _QUESTIONS_FREEDOM = 29  # of the standard error that `questlib.scores.compare` 
 
 
 def read_study(study: optuna.Study, *, trials_folder: Path) -> pd.DataFrame:
-    """Lay out a study's trials: a row each, without those that were broken off and begun again."""
+    """Lay out a study's trials: a row each, once what a sampler asked for again, without what was broken off."""
     rows = []
     for trial in studies.list_trials(study):
         attributes = trial.user_attrs
-        if trial.state == TrialState.FAIL and studies.ERROR not in attributes:
+        if studies.SAME in attributes or (trial.state == TrialState.FAIL and studies.ERROR not in attributes):
             continue
         name = name_of(attributes[studies.SETTING], attributes[studies.SEED])
         rows.append({

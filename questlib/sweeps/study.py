@@ -25,6 +25,7 @@ from questlib.sweeps.storage import DATABASE, GRACE_SECONDS, open_storage, reque
 
 # What a trial is told by, in its user attributes.
 SETTING, SEED, WORKER, ERROR, SECONDS, SURPLUS = "setting", "seed", "worker", "error", "seconds", "surplus"
+SAME = "same"  # names the trial that a sampler had asked for before
 _TABLES = "tables"  # of the study
 
 
@@ -227,6 +228,14 @@ def is_surplus(study: optuna.Study, trial: Trial | FrozenTrial) -> bool:
     if key[0] is None:
         return True
     return any(_key_of(each) == key and each.number < trial.number and _is_there(each) for each in list_trials(study))
+
+
+def find_same(study: optuna.Study, trial: Trial) -> FrozenTrial | None:
+    """Find a trial that was finished with the parameters and the seed that a sampler asks for again."""
+    wanted = trial.params, trial.user_attrs[SEED]
+    done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    trained = [each for each in done if SAME not in each.user_attrs]
+    return next((each for each in trained if (each.params, each.user_attrs.get(SEED)) == wanted), None)
 
 
 def is_time_over(study: optuna.Study, sweep: Sweep) -> bool:

@@ -109,6 +109,14 @@ class Worker:
             for other in self.sweep.seeds[1:]:
                 studies.queue(self.study, chosen, setting=setting, seed=other)
         out = self.folder / TRIALS / name_of(setting, seed)
+        if same := studies.find_same(self.study, trial):
+            assert same.value is not None  # it is complete
+            twin = name_of(same.user_attrs[studies.SETTING], seed)
+            trial.set_user_attr(studies.SAME, twin)
+            # Counted as if it were trained, so that a budget of minutes ends.
+            trial.set_user_attr(studies.SECONDS, same.user_attrs.get(studies.SECONDS, 0.0))
+            logger.info("trial %s is as trial %s: %.4f", out.name, twin, same.value)
+            return same.value
         logger.info("trial %s begins: %s", out.name, describe(chosen))
         began, watch = time.monotonic(), _Watch(trial, out)
         try:
