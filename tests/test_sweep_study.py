@@ -29,7 +29,7 @@ from questlib.sweeps.definition import Sweep, name_of, read_sweep
 from questlib.sweeps.forecast import forecast
 from questlib.sweeps.parent import Parent, environment_of
 from questlib.sweeps.results import read_study
-from questlib.sweeps.storage import PatientStorage
+from questlib.sweeps.storage import PatientStorage, open_storage
 from questlib.sweeps.study import open_study
 from questlib.sweeps.worker import Worker, suggest
 
@@ -466,6 +466,29 @@ def test_storage_waits_while_its_server_is_away_and_lets_other_errors_pass(tmp_p
     assert storage.get_all_studies() == ["there"]
     with pytest.raises(KeyError):
         storage.get_trial(99)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("notaurl", "notaurl"),
+        ("postgres://user:secret@host/database", "postgres://***@host/database"),
+        ("redis://user:secret@host", "redis://***@host"),
+        ("postgresql+psycopg://user:se/cret@host:port/database", "postgresql+psycopg://***@host:port/database"),
+        ("sqlite://", "sqlite:// lies in memory"),
+        ("sqlite:///:memory:", "sqlite:///:memory: lies in memory"),
+        ("sqlite:///file:any?mode=memory&uri=true", "lies in memory"),
+        ("sqlite:////nowhere/study.db", "sqlite:////nowhere/study.db lies in no folder that there is"),
+    ],
+)
+def test_storage_that_no_waiting_mends_is_refused_at_once_without_its_password(tmp_path, monkeypatch, url, told):
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail("waits"))
+    with pytest.raises(
+        ValueError, match=r"must be postgresql\+psycopg://user@host/database or sqlite:///file"
+    ) as caught:
+        open_storage(tmp_path, url)
+    assert told in str(caught.value)
+    assert "cret" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("n_deaths", "status"), [(4, 0), (5, 1)])

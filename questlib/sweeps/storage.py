@@ -1,6 +1,7 @@
 """Where a study is stored: a file of the sweep's folder, or a database that several machines share."""
 
 import random
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -110,9 +111,25 @@ def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
 def open_storage(folder: Path, url: str | None) -> PatientStorage:
     """Open the storage that a URL names, or the file in a sweep's folder where it is None."""
     url = url or f"sqlite:///{(folder / DATABASE).resolve()}"
+    _check_url(url)
     try:
         return PatientStorage(url)
     except (SQLAlchemyError, StorageInternalError, ImportError) as error:
-        shown = make_url(url).render_as_string(hide_password=True) if "://" in url else url
-        why = "is no URL" if isinstance(error, ArgumentError) else str(error).split("\n")[0]
+        shown, why = make_url(url).render_as_string(hide_password=True), str(error).split("\n")[0]
         raise RuntimeError(f"the storage {shown} must be a database that can be opened, however: {why}") from error
+
+
+def _check_url(url: str) -> None:
+    # What no waiting mends.
+    must = "a storage must be postgresql+psycopg://user@host/database or sqlite:///file, however:"
+    try:
+        parsed = make_url(url)
+        parsed.get_dialect()
+    except (ArgumentError, ValueError) as error:  # the latter of a port
+        raise ValueError(f"{must} {re.sub('//.*@', '//***@', url)}") from error
+    if parsed.get_backend_name() != "sqlite":
+        return
+    if not parsed.database or ":memory:" in url or "mode=memory" in url:
+        raise ValueError(f"{must} {url} lies in memory, where no other worker sees it")
+    if not parsed.database.startswith("file:") and not Path(parsed.database).parent.is_dir():
+        raise ValueError(f"{must} {url} lies in no folder that there is; make it, or name another")
