@@ -30,7 +30,7 @@ from questlib.sweeps.forecast import forecast
 from questlib.sweeps.parent import Parent, environment_of
 from questlib.sweeps.results import read_study
 from questlib.sweeps.storage import PatientStorage, open_storage
-from questlib.sweeps.study import open_study
+from questlib.sweeps.study import open_existing, open_study
 from questlib.sweeps.worker import Worker, suggest
 
 FORTY = "space:\n  x: {low: 0.0, high: 39.0, step: 1.0}\n"
@@ -489,6 +489,13 @@ def test_storage_that_no_waiting_mends_is_refused_at_once_without_its_password(t
         open_storage(tmp_path, url)
     assert told in str(caught.value)
     assert "cret" not in str(caught.value)
+
+
+def test_report_says_which_sweeps_a_storage_has_where_it_has_another(sweep, tmp_path):
+    open_study(sweep, folder=tmp_path, storage=None)
+    other = read_sweep(write_sweep(tmp_path, "space:\n  x: [0.0]\n", name="other"))
+    with pytest.raises(ValueError, match=r"must be one of \['cheap'\] that this storage has, however: other; run it"):
+        open_existing(other, folder=tmp_path, storage=None)
 
 
 @pytest.mark.parametrize(("n_deaths", "status"), [(4, 0), (5, 1)])

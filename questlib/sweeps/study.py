@@ -58,7 +58,11 @@ def open_existing(sweep: Sweep, *, folder: Path, storage: str | None) -> optuna.
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     if storage is None and not (folder / DATABASE).is_file():
         raise FileNotFoundError(f"no sweep {sweep.name} in {folder}: {DATABASE} is not there; run it first")
-    return optuna.load_study(study_name=sweep.name, storage=open_storage(folder, storage))
+    opened = open_storage(folder, storage)
+    names = optuna.get_all_study_names(opened)
+    if sweep.name not in names:
+        raise ValueError(f"the sweep must be one of {names} that this storage has, however: {sweep.name}; run it first")
+    return optuna.load_study(study_name=sweep.name, storage=opened)
 
 
 # Without a seed: a common one would draw the same for all workers.
