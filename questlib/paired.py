@@ -19,6 +19,7 @@ _COMMON = np.array([name != RARE_TARGET for name in TARGETS])
 # A gain is an average over so many draws of a row per question; a standard error from so many resamples of the
 # questions is known to a sixth.
 _DRAWS, _RESAMPLES = 20, 20
+FREEDOM = _RESAMPLES - 1  # degrees of freedom of that error
 
 
 def compare(train: pd.DataFrame, before: pd.DataFrame, after: pd.DataFrame) -> tuple[float, float, int]:

@@ -13,7 +13,7 @@ from questlib.data import read_tables
 from questlib.predictions import write_predictions
 from questlib.run_folder import read_json, write_json
 from questlib.schema import TARGETS
-from questlib.sweeps import report
+from questlib.sweeps import report, results
 from questlib.sweeps import study as studies
 from questlib.sweeps.definition import Sweep, read_sweep
 from questlib.sweeps.results import ABOUT, find_frontier, read_runs, read_study, summarize_settings
@@ -116,6 +116,15 @@ def test_runs_are_compared_by_their_questions_where_they_have_some_in_common(tmp
     assert dict(verdicts) == {0: "best", 1: "worse", 2: "not compared: no question in common"}
     without_tables = summarize_settings(trials, None).set_index("setting")["verdict"]
     assert without_tables[1] == "worse, by seeds alone"
+
+
+def test_error_over_questions_is_as_sure_as_its_resamples_are_many(tmp_path, toy_frame, monkeypatch):
+    trials = make_trials(np.array([[0.9, 0.9], [0.8, 0.8]]), folder=str(tmp_path))
+    for setting, seed in np.ndindex(2, 2):
+        leave_tied(tmp_path / f"{setting}-{seed}", toy_frame, noise=0.05)
+    for errors, verdict in ((2.07, "as good: try more folds"), (2.12, "worse")):  # 20 resamples tell 2.09 apart
+        monkeypatch.setattr(results, "compare", lambda *_, errors=errors: (0.01 * errors, 0.01, 20))
+        assert summarize_settings(trials, toy_frame)["verdict"][1] == verdict
 
 
 def leave_run(folder: Path, recipe: dict, *, train: str = "a", score: float = 0.4, began: str = "") -> Path:

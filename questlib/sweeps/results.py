@@ -17,7 +17,7 @@ from scipy.stats import studentized_range
 
 from questlib.clock import read_sessions
 from questlib.data import Tables
-from questlib.paired import compare, read_tied
+from questlib.paired import FREEDOM, compare, read_tied
 from questlib.resume import flatten, hash_tables
 from questlib.run_folder import INPUTS, RECIPE, SCORES, TIED, read_json
 from questlib.sweeps import study as studies
@@ -33,7 +33,6 @@ ABOUT = ["trial", "setting", "seed", "state", "value", "seconds", "error", "fold
 SUMMARY = ["trials", "mean", "standard error", "behind", "error of that", "verdict", "seconds"]
 # How often luck alone may call any of a sweep's settings worse.
 _RISK = 0.05
-_QUESTIONS_FREEDOM = 29  # of the standard error that `questlib.scores.compare` resamples
 
 
 def read_study(study: optuna.Study, *, trials_folder: Path) -> pd.DataFrame:
@@ -209,7 +208,7 @@ def _judge(gain: _Gain, *, noise: float, freedom: int, n_settings: int) -> str:
     if not freedom:
         return "one seed alone: try several"
     told = "" if gain.by_questions else ", by seeds alone"
-    variances = [(gain.of_questions**2, _QUESTIONS_FREEDOM), (2 * noise**2 / gain.n_pairs, freedom)]
+    variances = [(gain.of_questions**2, FREEDOM), (2 * noise**2 / gain.n_pairs, freedom)]
     variance = sum(each for each, _ in variances)
     if not variance:
         return ("worse" if gain.mean > 0 else "as good") + told
