@@ -32,7 +32,7 @@ def folders_of(run_folder, member, folds=(0, 1)):
     return [fold_folder(run_folder, member, fold) for fold in folds]
 
 
-def test_folds_predict_the_rows_they_never_saw_and_the_run_folder_alone_predicts_again(trained, tmp_path):
+def test_folds_are_of_whole_questions_and_the_run_folder_alone_predicts_again(trained, tmp_path):
     tables, run_folder, submission = trained.tables, trained.run_folder, trained.submission
     questions, fold_of_row = question_of(tables.train), trained.fold_of_row
     for fold in range(3):
@@ -45,6 +45,13 @@ def test_folds_predict_the_rows_they_never_saw_and_the_run_folder_alone_predicts
     again = predict_table(run_folder, tables.test, cache_folder=tmp_path / "elsewhere")
     assert np.array_equal(again, submission[list(TARGETS)].to_numpy())
     assert predict_table(run_folder, tables.train, cache_folder=tmp_path / "elsewhere").shape == (20, 30)
+
+
+def test_a_fold_is_predicted_by_what_never_saw_it(trained_lexical):
+    frame, fold, [recipe] = trained_lexical.tables.train, trained_lexical.fold_of_row, trained_lexical.recipe.members
+    alone = LexicalMember(recipe).fit(frame[fold != 0]).predict(frame[fold == 0])
+    written = pd.read_csv(fold_folder(trained_lexical.run_folder, recipe.name, 0) / "out_of_fold.csv")
+    np.testing.assert_allclose(written[list(TARGETS)], alone, atol=1e-6)
 
 
 def test_every_member_sees_the_same_folds(trained):

@@ -10,7 +10,7 @@ import pytest
 import toy
 
 from questlib import devices
-from questlib.members import MEMBERS, load_member
+from questlib.members import MEMBERS, load_member, transformer
 from questlib.members.base import Member
 from questlib.recipe import MEMBER_RECIPES, LexicalRecipe, MemberRecipe, MetadataOptions, ModelOptions
 from questlib.schema import TARGETS
@@ -57,8 +57,17 @@ def test_saved_member_predicts_to_the_last_bit_as_before(kind, build, toy_frame,
     assert str(tmp_path.parent) not in text
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_rows_that_are_not_named_are_not_learned_from(kind, build, toy_frame, toy_test_frame):
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        *((kind, {}) for kind in KINDS),
+        ("transformer", {"target_scale": "rank"}),
+        ("transformer", {"target_weighing": "inverse_spread"}),
+    ],
+    ids=str,
+)
+def test_rows_that_are_not_named_are_not_learned_from(kind, changes, build, recipes, toy_frame, toy_test_frame):
+    recipes[kind] = replace(recipes[kind], **changes)
     rows = np.arange(4, 20)
     part = build(kind).fit(toy_frame, rows=rows).predict(toy_test_frame)
     changed = toy_frame.copy()
@@ -182,12 +191,13 @@ def fit_transformer(encoder_folder, frame, folder, **changes):  # noqa: ANN003
     return MEMBERS["transformer"](recipe, cache_folder=folder / "cache").fit(frame)
 
 
-def test_metadata_is_fitted_on_the_rows_that_are_learned_from_alone(encoder_folder, toy_frame, tmp_path):
-    frame, options = toy_frame.assign(host=[f"host-{row}" for row in range(20)]), MetadataOptions(n_hosts=99)
-    fit_transformer(encoder_folder, frame, tmp_path, metadata=options).save(tmp_path / "saved")
-    state = json.loads((tmp_path / "saved" / "transformer.json").read_text())
-    hosts = set(state["metadata"]["state"]["hosts_"])
-    assert hosts < {f"host-{row}" for row in range(20)}
+def test_questions_to_stop_by_are_not_learned_from(encoder_folder, toy_frame, tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(transformer, "fit_stages", lambda *_, **each: given.update(each) or [])
+    frame = toy_frame.assign(host=[f"host-{row}" for row in range(20)])
+    member = fit_transformer(encoder_folder, frame, tmp_path, metadata=MetadataOptions(n_hosts=20))
+    assert len(given["train_rows"]) + len(given["stop_rows"]) == 20
+    assert len(member._metadata.hosts_) == len(given["train_rows"])  # a host a row: metadata is not learned from either
 
 
 def test_questions_too_few_to_stop_by_are_refused_with_the_remedy(encoder_folder, toy_frame, tmp_path):
