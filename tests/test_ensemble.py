@@ -36,20 +36,24 @@ def test_ties_and_blend_raise_the_nested_score(material):
 
 
 def test_nothing_is_scored_on_what_it_was_fitted_on(material, monkeypatch):
-    seen = []
-    fit = Ensemble.fit
+    question_of = dict(zip(material["members"]["good"][:, 0], material["questions"], strict=True))
+    seen: dict[str, list[set]] = {"fit": [], "transform": []}
 
-    def spy(self, predictions, targets, *, questions, hosts):
-        seen.append(set(questions))
-        return fit(self, predictions, targets, questions=questions, hosts=hosts)
+    def spy(original, *, name):  # noqa: ANN202
+        def call(self, predictions, *given, **named):  # noqa: ANN002, ANN003
+            seen[name].append({question_of[value] for value in predictions["good"][:, 0]})
+            return original(self, predictions, *given, **named)
 
-    monkeypatch.setattr(Ensemble, "fit", spy)
+        return call
+
+    for name in seen:
+        monkeypatch.setattr(Ensemble, name, spy(getattr(Ensemble, name), name=name))
     for folds in (material["folds"], np.zeros(400, dtype=int)):
-        seen.clear()
         score_nested(**material | {"folds": folds})
-        assert len(seen) == 4
-        assert set.intersection(*seen) == set()
-        assert all(len(questions) < 200 for questions in seen)
+        fitted, scored = (seen[name][-4:] for name in seen)
+        assert set.union(*scored) == set(material["questions"])
+        assert not any(set.intersection(*both) for both in zip(fitted, scored, strict=True))
+    assert len(seen["fit"]) == len(seen["transform"]) == 8
 
 
 def test_ensemble_hands_on_questions_groups_and_hosts_to_its_parts(material):
