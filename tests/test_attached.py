@@ -49,10 +49,20 @@ def test_nothing_is_installed_where_nothing_is_asserted(monkeypatch: pytest.Monk
     install_wheels({})
 
 
-def test_wheels_are_installed_without_an_index_and_by_hash(dataset: Path, tmp_path: Path) -> None:
-    (dataset / "requirements.txt").write_text(f"einops==9.9 --hash=sha256:{'0' * 64}\n")
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        # An index would know of versions, or be told of as out of reach.
+        (f"einops==9.9 --hash=sha256:{'0' * 64}", r"ERROR: Could not find .* einops==9.9 \(from versions: none\)"),
+        ("toy==1.0", "ERROR: Hashes are required"),
+    ],
+    ids=["no index", "no hash"],
+)
+def test_wheels_are_installed_without_an_index_and_by_hash(line: str, told: str, dataset: Path) -> None:
+    (dataset / "requirements.txt").write_text(f"{line}\n")
+    (dataset / "toy-1.0-py3-none-any.whl").touch()
     write_manifest(dataset)
-    with pytest.raises(RuntimeError, match="must install, however: .*einops"):
+    with pytest.raises(RuntimeError, match=f"must install, however: {told}"):
         install_wheels({WHEELS: read_fingerprint(dataset)})
 
 

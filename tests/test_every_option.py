@@ -89,7 +89,9 @@ def assert_goes_on_and_comes_back(recipe: TransformerRecipe, frame: pd.DataFrame
 
 @pytest.mark.parametrize("option", list(list_options()), ids=name_option)
 def test_training_goes_on_and_comes_back_whatever_is_set(option, encoder_folder, toy_frame, tmp_path):
-    assert_goes_on_and_comes_back(build_recipe([option], encoder_folder), toy_frame, tmp_path)
+    recipe = build_recipe([option], encoder_folder)
+    TransformerMember(recipe, cache_folder=tmp_path / "cache").check()  # nothing that works alone is refused
+    assert_goes_on_and_comes_back(recipe, toy_frame, tmp_path)
 
 
 @settings(max_examples=N_EXAMPLES, suppress_health_check=[HealthCheck.function_scoped_fixture])  # it is only read
@@ -99,6 +101,8 @@ def test_what_is_set_together_is_refused_before_it_is_trained_or_works(family, o
         try:
             recipe = build_recipe(options, encoders[family])
             TransformerMember(recipe, cache_folder=Path(folder) / "cache").check()
-        except ValueError:
-            return
+        except ValueError as refused:
+            if "however" in str(refused):
+                return
+            raise
         assert_goes_on_and_comes_back(recipe, toy_frame, Path(folder))

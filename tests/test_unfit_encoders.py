@@ -461,10 +461,10 @@ def test_a_body_that_attends_otherwise_after_its_first_short_pass_is_saved_as_it
     assert torch.equal(model.eval().pool_passes(**given), loaded.eval().pool_passes(**given))
 
 
-@pytest.mark.parametrize("family", ["t5", "clip", "vit"])
-def test_what_is_no_plain_encoder_of_text_is_refused_in_words(family, folder):
+@pytest.mark.parametrize(("family", "reads"), [("t5", "token ids and a mask"), ("clip", "text"), ("vit", "text")])
+def test_what_is_no_plain_encoder_of_text_is_refused_in_words(family, reads, folder):
     AutoConfig.for_model(family).save_pretrained(folder)
-    with pytest.raises(ValueError, match=r"encoder|must"):
+    with pytest.raises(ValueError, match=f"an encoder must read {reads}, however {family} in .* does not"):
         check(folder)
 
 
