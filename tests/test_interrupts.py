@@ -13,7 +13,6 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import stress
 
-from questlib.processes import die_with_parent
 from questlib.run import _forwarded_signals
 
 
@@ -84,4 +83,3 @@ def test_child_is_gone_when_its_parent_is_killed():
     os.kill(parent.pid, signal.SIGKILL)
     parent.wait()
     child.wait(timeout=2)
-    assert callable(die_with_parent)

@@ -308,12 +308,19 @@ def test_an_unfinished_run_is_refused_by_the_files_that_it_lacks(trained: Any, t
         write_bundle(order, tmp_path / "out")
 
 
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        *((command, "must be written for alice, however: it is not there") for command in ("push", "status", "output")),
+        ("submit", "the kernel train of alice must be pushed, however none was from here"),
+    ],
+)
 def test_commands_that_need_a_bundle_say_so(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    command: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert main(["push", "--owner", "alice"]) == 1
-    assert "must be written for alice, however: it is not there" in capsys.readouterr().err
+    assert main([command, "--owner", "alice"]) == 1
+    assert told in capsys.readouterr().err
 
 
 def test_images_pin_the_runner_that_kaggle_has() -> None:

@@ -105,4 +105,3 @@ def test_profile_is_its_file_and_may_be_empty(tmp_path: Path) -> None:
 
 def test_profiles_are_those_that_are_documented() -> None:
     assert PROFILES == ["cpu", "cpu-best", "kaggle", "kaggle-cpu", "kaggle-predict", "sample", "seed"]
-    assert read_profile(NOTEBOOKS / "profiles", "kaggle") == {}

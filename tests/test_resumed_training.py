@@ -468,7 +468,6 @@ def test_keeper_without_a_place_keeps_nothing(model):
     best = BestWeights(patience=0, threshold=0.0)
     keeper = Keeper(None, model=model, best=best, history=[], notes=[])
     assert keeper.begin_stage(1).losses == []
-    assert toy.STAGE.name == "full"
 
 
 def test_what_an_eight_bit_optimizer_remembers_comes_back_from_disk(tmp_path):

@@ -19,7 +19,6 @@ from questlib.resume import keep_inputs
 from questlib.run import run_notebook
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
-PROFILES = sorted(path.stem for path in (NOTEBOOKS / "profiles").glob("*.yaml"))
 PARAMETERS = """\
 data: str = "nowhere"  # a folder
 encoder: str = "bert"  # a folder
@@ -66,14 +65,6 @@ def executed(monkeypatch: pytest.MonkeyPatch, toy_folder: Path, encoder: Path) -
     calls: list[dict[str, Any]] = []
     monkeypatch.setattr(run.papermill, "execute_notebook", lambda *_, parameters, **__: calls.append(parameters))
     return calls
-
-
-@pytest.mark.parametrize("profile", PROFILES)
-def test_profiles_name_parameters_of_the_main_notebook_in_the_right_kind(profile: str, tmp_path: Path) -> None:
-    # Their parameters are checked first, so a run that asks for the data has passed that.
-    with pytest.raises(FileNotFoundError, match="no train.csv in the data folder"):
-        run_notebook(NOTEBOOKS / "quest.ipynb", profile=profile, data=str(tmp_path), out=tmp_path / "out", overrides={})
-    assert not (tmp_path / "out").exists()
 
 
 # What reaches the notebook

@@ -201,9 +201,6 @@ def test_machines_that_begin_together_and_queue_the_same_trials_run_them_once(sw
         studies.queue(study, {"x": float(setting)}, setting=setting, seed=1)
     trials = study.get_trials()
     assert [studies.is_surplus(study, trial) for trial in trials] == [False] * 4 + [True] * 2
-    nobody_asked = study.ask()  # takes the first one that waits
-    assert nobody_asked.number == 0
-    study.add_trial(trials[0])
 
 
 def test_retried_trial_has_the_evaluations_that_it_had(sweep, tmp_path):

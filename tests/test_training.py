@@ -247,7 +247,7 @@ def test_match_parameters_unites_patterns(model):
     assert match_parameters(model, ["*.bias", "head.*"]) > match_parameters(model, ["head.*"])
 
 
-def test_run_folder_holds_no_pickle(model, rows, tmp_path: Path):
+def test_training_leaves_no_pickle(model, rows, tmp_path: Path):
     fit(model, rows, [FULL, HEAD], tmp_path, stop_rows=rows)
     assert not [path for path in tmp_path.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}]
 

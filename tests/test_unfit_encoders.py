@@ -360,7 +360,7 @@ def test_a_body_is_asked_how_long_a_pass_it_reads(family):
 
 
 @pytest.mark.parametrize("family", POSITIONS)
-def test_every_family_reads_passes_of_its_greatest_length_or_is_refused_in_words(family, tmp_path, rows):
+def test_every_family_reads_passes_of_its_greatest_length(family, tmp_path, rows):
     torch.manual_seed(0)
     AutoModel.from_config(build(family)).save_pretrained(tmp_path)
     model = QuestModel.from_encoder(tmp_path, n_kinds=2, metadata_width=rows.metadata.shape[1])
