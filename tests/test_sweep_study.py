@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from dataclasses import fields
@@ -16,7 +17,7 @@ import pandas as pd
 import pytest
 import torch
 from nbformat.v4 import new_markdown_cell
-from optuna.trial import TrialState
+from optuna.trial import Trial, TrialState
 from sqlalchemy.exc import OperationalError
 from sweeping import read_lines, start_cheap, wait_until, write_sweep
 
@@ -447,6 +448,29 @@ def test_hopeless_trials_end_early_and_the_best_is_not_among_them(tmp_path, monk
     assert all(1 <= len(trial.intermediate_values) < 9 for trial in pruned)
     assert len(complete(study)) == len(values) - len(pruned)
     assert max(complete(study)) == 0.9
+
+
+def test_trial_that_ended_well_while_it_was_judged_hopeless_has_its_score(tmp_path, monkeypatch):
+    is_ended = threading.Event()
+
+    def be_slow_to_judge(trial):
+        is_ended.wait()
+        time.sleep(0.2)  # the worker waits for its watch
+        return True
+
+    def train(out, overrides):
+        log = out / "logs" / "any-fold-0" / "evaluations.jsonl"
+        log.parent.mkdir(parents=True)
+        log.write_text('{"spearman": 0.1}\n')
+        wait_until(lambda: worker.study.get_trials(states=(TrialState.RUNNING,))[0].intermediate_values)
+        leave_scores(out, overrides)
+        is_ended.set()
+
+    monkeypatch.setattr(Trial, "should_prune", be_slow_to_judge)
+    text = "space:\n  x: [0.5]\npruner: median\nobjective: accuracy\n"
+    worker = run_with(read_sweep(write_sweep(tmp_path, text)), tmp_path, monkeypatch, train)
+    worker.work()
+    assert complete(worker.study) == [0.5]
 
 
 def test_storage_waits_while_its_server_is_away_and_lets_other_errors_pass(tmp_path, monkeypatch):

@@ -118,14 +118,17 @@ class Worker:
             logger.info("trial %s is as trial %s: %.4f", out.name, twin, same.value)
             return same.value
         logger.info("trial %s begins: %s", out.name, describe(chosen))
-        began, watch = time.monotonic(), _Watch(trial, out)
+        began, watch, is_trained = time.monotonic(), _Watch(trial, out), False
         try:
             with _logged(out), watch:
                 self._run_notebook(out, self.sweep.overrides(chosen, seed=seed))
+                is_trained = True
             return self._finish(trial, out, time.monotonic() - began)
         except (Interrupted, KeyboardInterrupt) as error:
             if not watch.is_hopeless:
                 raise
+            if is_trained:  # while it was judged
+                return self._finish(trial, out, time.monotonic() - began)
             shutil.rmtree(out / CHECKPOINTS, ignore_errors=True)
             trial.set_user_attr(studies.SECONDS, time.monotonic() - began)
             told = f"trial {out.name} was hopeless after {watch.n_reported} evaluations, and was ended"
