@@ -207,11 +207,15 @@ def test_a_push_that_is_accepted_is_remembered_though_it_is_not_read_back(bundle
 rehearsed()
 attempt("lost", command("push"), refusal="not read back")
 attempt("again", command("push"))
+attempt("saved otherwise", command("push", "--again"), refusal="internet")
+attempt("submitted", command("submit"))
 """
     seen = drive(scenario, bundle=bundle, folder=tmp_path / "drive", KAGGLE_USERNAME="alice", KAGGLE_KEY=SECRET)
     assert "1: questlib.kaggle push: kaggle kernels pull must succeed, however" in seen["lost"]["result"]
     assert f"0: {NAME} is there already, unchanged, as version 1" in seen["again"]["result"]
     assert "SaveKernel" not in seen["again"]["calls"]
+    assert "must be saved as it was sent, however" in seen["saved otherwise"]["result"]
+    assert "the kernel train of alice must be pushed, however none was from here" in seen["submitted"]["result"]
 
 
 @pytest.mark.parametrize(

@@ -62,9 +62,10 @@ def push(bundle: Path, *, kernel: str, patience: float) -> Pushed:
 
 
 def read_back(bundle: Path, *, kernel: str) -> None:
-    """Refuse, by a RuntimeError, a kernel that the site saved otherwise than it was sent."""
+    """Refuse, by a RuntimeError, a kernel that the site saved otherwise than it was sent: it is not remembered."""
     wrong = _list_differences(bundle / kernel)
     if wrong:
+        _name_memory(bundle, kernel).unlink(missing_ok=True)  # or it would be what is submitted
         name = read_json(bundle / kernel / KERNEL_METADATA)["id"]
         raise RuntimeError(f"{name} must be saved as it was sent, however: {'; '.join(wrong)}")
 
