@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from itertools import zip_longest
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +21,8 @@ def spearman_by_target(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Fl
     nothing where there was something to rank: its correlation is 0.
 
     Raises:
-        ValueError: If the shapes differ or are not two-dimensional, the labels of two data frames differ, there are
-            fewer than two rows, or a value is NaN.
+        ValueError: If the shapes differ or are not two-dimensional, two data frames have their labels in another
+            order, there are fewer than two rows, or a value is NaN.
 
     Source:
         Google QUEST Q&A Labeling, evaluation page; checked against scipy.stats.spearmanr.
@@ -44,11 +43,12 @@ def _read_pair(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Floa
     if isinstance(predictions, pd.DataFrame) and isinstance(targets, pd.DataFrame):
         for name in ("index", "columns"):
             labels = getattr(predictions, name), getattr(targets, name)
-            if not labels[0].equals(labels[1]):
-                first = next(pair for pair in zip_longest(*labels, fillvalue="nothing") if pair[0] != pair[1])
+            # Other labels altogether, such as those of an array's frame, say nothing of the order.
+            if not labels[0].equals(labels[1]) and set(labels[0]) == set(labels[1]):
+                first = next(pair for pair in zip(*labels, strict=True) if pair[0] != pair[1])
                 raise ValueError(
-                    f"predictions and targets must have the same {name}, in the same order, however the first to "
-                    f"differ are {first}; reindex one like the other, or give arrays"
+                    f"predictions and targets must have their {name} in the same order, however the first to differ "
+                    f"are {first}; reindex one like the other, or give arrays"
                 )
     predicted, true = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
     if predicted.shape != true.shape or predicted.ndim != 2:

@@ -322,7 +322,7 @@ def test_score_refuses_bad_predictions_by_path(
         (replace(TARGETS[1], 2), [], rf"truth.csv: {TARGETS[1]} must be a number in \[0, 1\], however: 2.0 in row 2"),
         (lambda frame: frame.iloc[:3], [], "must hold only ids of .*truth.csv, however 17 are not there"),
         (lambda frame: frame.assign(**dict.fromkeys(TARGETS, 0.5)), [], "at least one target column must vary"),
-        (lambda frame: frame, [ONE_ROW, "--draws", "0"], "there must be rows and draws, .*draws=0"),
+        (lambda frame: frame, [ONE_ROW, "--draws", "0"], "there must be rows, draws .*draws=0"),
     ],
 )
 def test_score_refuses_a_bad_truth(

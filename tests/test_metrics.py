@@ -118,18 +118,19 @@ def test_spearman_refuses_what_cannot_be_ranked(
     [
         (
             lambda frame: frame[frame.columns[::-1]],
-            r"same columns, .* are \('question_asker.*', 'answer_well_written'\); reindex",
+            r"their columns in the same order, .* are \('question_asker.*', 'answer_well_written'\); reindex",
         ),
-        (lambda frame: frame[::-1], r"the same index, .*first to differ are \(0, 4\); reindex one like"),
+        (lambda frame: frame[::-1], r"their index in the same order, .*first to differ are \(0, 4\); reindex one like"),
     ],
 )
-def test_tables_that_are_labelled_otherwise_are_not_scored_by_position(change: Callable, message: str) -> None:
+def test_tables_whose_labels_are_in_another_order_are_not_scored_by_position(change: Callable, message: str) -> None:
     ratings = pd.DataFrame(np.random.default_rng(0).random((5, 30)), columns=list(TARGETS))
     for call in (mean_spearman, score_predictions):
         with pytest.raises(ValueError, match=message):
             call(ratings, change(ratings))
     assert mean_spearman(ratings, ratings.copy()) == pytest.approx(1)
     assert mean_spearman(ratings.to_numpy(), ratings) == pytest.approx(1)
+    assert mean_spearman(ratings, ratings.set_axis(range(10, 15))) == pytest.approx(1)  # which say nothing of the order
 
 
 @pytest.mark.parametrize("n_targets", [29, 31])
