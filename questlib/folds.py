@@ -21,6 +21,7 @@ from questlib.recipe import LexicalRecipe, Recipe
 from questlib.resume import keep_inputs
 from questlib.run_folder import locked
 from questlib.schedule import Schedule
+from questlib.schema import RARE_TARGET, TARGETS
 from questlib.scores import can_be_scored
 from questlib.standing import Standing
 from questlib.tasks import FinishedFold, FoldTask, measure_fold, train_fold
@@ -63,7 +64,7 @@ def train_members(
     run_folder, cache_folder = Path(run_folder), find_cache(Path(cache_folder))
     if devices is None:
         devices = [pick_device()] if find_launched().by_launcher else pick_devices()
-    _refuse_too_few(tables, recipe)
+    _refuse_unscorable(tables, recipe)
     with locked(run_folder):
         keep_inputs(run_folder, recipe, tables)
         for member in recipe.members:  # all refused before the first hour is spent
@@ -107,7 +108,7 @@ def list_tasks(tables: Tables, recipe: Recipe, run_folder: Path, cache_folder: P
     ]
 
 
-def _refuse_too_few(tables: Tables, recipe: Recipe) -> None:
+def _refuse_unscorable(tables: Tables, recipe: Recipe) -> None:
     questions = question_of(tables.train)
     fold_of_row = assign_folds(questions, split=recipe.split, folds=recipe.folds, seed=recipe.seed)
     most = max(member.folds_to_train for member in recipe.members)
@@ -117,6 +118,12 @@ def _refuse_too_few(tables: Tables, recipe: Recipe) -> None:
             "the folds to train must hold two questions in one of them, or four in the only one, to be scored, however "
             f"they hold {len(np.unique(questions[known]))} in all: folds={recipe.folds}, folds_to_train={most}; give "
             "more questions, or train more folds"
+        )
+    ratings = tables.train.loc[known, [name for name in TARGETS if name != RARE_TARGET]]
+    if (ratings.nunique() < 2).all():
+        raise ValueError(
+            f"the ratings of a target but {RARE_TARGET} must vary in train.csv for a run to be scored, however in the "
+            f"{len(ratings)} rows of the folds to train each is constant; give more rows, or other ratings"
         )
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 import toy
@@ -17,6 +18,7 @@ from questlib.folds import train_members
 from questlib.parallel import Workers
 from questlib.recipe import Recipe
 from questlib.run_folder import TIMELINE, DiskFull, name_unfinished, read_json, told_when_full, write_json
+from questlib.schema import RARE_TARGET, TARGETS
 from questlib.scores import combine_members
 
 CPU = torch.device("cpu")
@@ -313,6 +315,15 @@ def test_run_whose_only_fold_holds_too_few_questions_says_so_at_once(train_toy, 
     ):
         train_toy(alone)
     assert not list(tmp_path.rglob("out_of_fold.csv"))  # before anything is trained
+
+
+def test_ratings_that_do_not_vary_are_refused_at_once(toy_folder, tmp_path, train_toy, lexical_recipe):
+    frame = pd.read_csv(toy_folder / "train.csv")
+    constant = dict.fromkeys((name for name in TARGETS if name != RARE_TARGET), 0.5)
+    frame.assign(**constant).to_csv(toy_folder / "train.csv", index=False)
+    with pytest.raises(ValueError, match="must vary in train.csv for a run to be scored, however in the .* rows"):
+        train_toy(lexical_recipe)
+    assert not list(tmp_path.rglob("out_of_fold.csv"))
 
 
 def test_combination_of_one_member_is_one_member(trained):
