@@ -2,6 +2,7 @@ import gc
 import random
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -137,6 +138,23 @@ def model(encoder_folder: Path, rows: "QuestRows") -> "QuestModel":
     import toy
 
     return toy.build_model(encoder_folder, rows)
+
+
+@pytest.fixture
+def slow_clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """A clock that only moves by a tenth of a second in each step, so that no machine's own speed matters."""
+    from questlib.training.trainer import QuestTrainer
+
+    shown = [1000.0]
+    original = QuestTrainer._differentiate
+
+    def differentiate(self: QuestTrainer, model: "QuestModel", inputs: dict) -> Any:  # noqa: ANN401
+        shown[0] += 0.1
+        return original(self, model, inputs)
+
+    monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
+    monkeypatch.setattr(time, "monotonic", lambda: shown[0])
+    return shown
 
 
 @dataclass(frozen=True)

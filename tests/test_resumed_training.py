@@ -310,21 +310,6 @@ def test_a_scaled_loss_that_is_not_finite_changes_nothing_and_ends_the_stage(sca
 # The pace
 
 
-@pytest.fixture
-def slow_clock(monkeypatch):
-    """A clock that only moves by a tenth of a second in each step, so that no machine's own speed matters."""
-    shown = [1000.0]
-    original = QuestTrainer._differentiate
-
-    def differentiate(self, model, inputs):
-        shown[0] += 0.1
-        return original(self, model, inputs)
-
-    monkeypatch.setattr(QuestTrainer, "_differentiate", differentiate)
-    monkeypatch.setattr("questlib.training.pace.time.monotonic", lambda: shown[0])
-    return shown
-
-
 def test_slow_training_is_shortened_with_its_schedule_and_says_so(training, slow_clock):
     start = slow_clock[0]
     _, history, notes = training.run(deadline=start + 1.0)
