@@ -33,18 +33,6 @@ _REMEDIES = {
 _TOKENS = "https://www.kaggle.com/settings/api"
 
 
-def check_client() -> str:
-    """Start the client.
-
-    Returns:
-        Its version.
-
-    Raises:
-        RuntimeError: If it does not start.
-    """
-    return run_client("--version").strip()
-
-
 def run_client(*arguments: str, fails: bool = False, remedies: Mapping[str, str] | None = None) -> str:
     """Run the client.
 

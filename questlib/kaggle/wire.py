@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from questlib.kaggle.client import check_client
+from questlib.kaggle.client import run_client
 from questlib.kaggle.kernels import KERNEL_METADATA
 from questlib.kaggle.loopback import REPLIES, serve
 from questlib.kaggle.push import push, read_back
@@ -28,7 +28,7 @@ def main() -> int:
         for name in ("KAGGLE_API_TOKEN", "KAGGLE_CONFIG_DIR"):
             os.environ.pop(name, None)
         with serve(folder) as server:
-            version = check_client()
+            version = run_client("--version").strip()
             push(bundle, kernel=kernel, patience=_PATIENCE)
             read_back(bundle, kernel=kernel)
             [saved] = [one for one in server.read_requests() if one["call"] == "SaveKernel"]
