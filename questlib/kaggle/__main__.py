@@ -51,13 +51,13 @@ def _wheels(parsed: argparse.Namespace) -> int:
 
 
 def _bundle(parsed: argparse.Namespace) -> int:
-    from questlib.kaggle.findings import FAILED, summarize, tabulate
+    from questlib.kaggle.findings import has_failed, summarize, tabulate
     from questlib.kaggle.rehearse import check_statically
 
     order = _write_bundle(parsed)
     summary = summarize(list(check_statically(order, _BUNDLE)))
     sys.stdout.write(tabulate(summary, not_run="`make rehearse` runs") + "\n")
-    return int(any(finding.state == FAILED for finding in summary))
+    return int(has_failed(summary))
 
 
 def _write_bundle(parsed: argparse.Namespace) -> "Order":
@@ -85,7 +85,7 @@ def _write_bundle(parsed: argparse.Namespace) -> "Order":
 
 def _rehearse(parsed: argparse.Namespace) -> int:
     from questlib.data import read_tables
-    from questlib.kaggle.findings import FAILED, tabulate
+    from questlib.kaggle.findings import has_failed, tabulate
     from questlib.kaggle.rehearse import Rehearsal, rehearse
     from questlib.kaggle.twin import find_python, list_images
 
@@ -103,7 +103,7 @@ def _rehearse(parsed: argparse.Namespace) -> int:
         )
     )
     sys.stdout.write(tabulate(findings, not_run="because of what failed") + "\n")
-    return int(any(finding.state == FAILED for finding in findings))
+    return int(has_failed(findings))
 
 
 def _push(parsed: argparse.Namespace) -> int:

@@ -72,6 +72,11 @@ def judge(check: Check, wrong: Sequence[str], *, evidence: str) -> Finding:
     return Finding(check=check, state=FAILED if wrong else PASSED, evidence="; ".join(wrong) or evidence)
 
 
+def has_failed(findings: Sequence[Finding]) -> bool:
+    """Tell whether any check failed."""
+    return any(finding.state == FAILED for finding in findings)
+
+
 def summarize(findings: Sequence[Finding]) -> list[Finding]:
     """Make one finding of all that concern a check.
 

@@ -19,7 +19,7 @@ from questlib.kaggle.bundle import Order, production_parameters
 from questlib.kaggle.check_datasets import check_datasets
 from questlib.kaggle.check_metadata import check_metadata
 from questlib.kaggle.check_notebook import LIMIT, check_notebook
-from questlib.kaggle.findings import FAILED, PASSED, UNCHECKED, Check, Finding, judge, summarize
+from questlib.kaggle.findings import FAILED, PASSED, UNCHECKED, Check, Finding, has_failed, judge, summarize
 from questlib.kaggle.hidden import SWAPS, cut_tables, swap_test
 from questlib.kaggle.judgements import judge_limit, judge_outcomes, judge_probes
 from questlib.kaggle.kernels import COMPETITION, KERNEL_METADATA, RECORD, hash_contents
@@ -63,17 +63,17 @@ def rehearse(rehearsal: Rehearsal) -> list[Finding]:
     shutil.rmtree(rehearsal.folder, ignore_errors=True)
     rehearsal.folder.mkdir(parents=True)
     findings = list(check_statically(rehearsal.order, rehearsal.bundle))
-    if not _failed(findings):
+    if not has_failed(findings):
         reason = sandbox.why_not()
         if reason:
             findings.append(Finding(check=Check.RUNS, state=FAILED, evidence=f"nothing could be run: {reason}"))
         else:
             findings += _check_wire(rehearsal)
-    if not _failed(findings):
+    if not has_failed(findings):
         findings += _check_sessions(rehearsal)
     summary = summarize(findings)
     contents = hash_contents(rehearsal.bundle, kernel=rehearsal.order.kernel)
-    record = {"contents": contents, "passed": not _failed(summary)}
+    record = {"contents": contents, "passed": not has_failed(summary)}
     lines = [{"check": one.check.number, "state": one.state, "evidence": one.evidence} for one in summary]
     write_json(rehearsal.kernel_folder / RECORD, record | {"findings": lines})
     return summary
@@ -103,10 +103,6 @@ def check_statically(order: Order, bundle: Path) -> Iterator[Finding]:
             notebook, parameters=parameters, attached={source.split("/")[-1] for source in sources}
         )
         yield judge_limit(parameters["time_limit_minutes"], has_gpu=metadata["enable_gpu"])
-
-
-def _failed(findings: Sequence[Finding]) -> bool:
-    return any(finding.state == FAILED for finding in findings)
 
 
 def _check_wire(rehearsal: Rehearsal) -> Iterator[Finding]:
