@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pyarrow as pa
 from torch import Tensor
 
 from questlib.batches import QuestRows
+from questlib.cache import keep_once
 from questlib.model.quest import QuestModel
 
 
@@ -31,16 +32,23 @@ def hash_work(model: QuestModel, about: object, weights: Mapping[str, Tensor], r
     return digest.hexdigest()[:32]
 
 
-def open_array(path: Path, *, shape: tuple[int, int], dtype: npt.DTypeLike) -> npt.NDArray:
-    """Map an array that was kept; a file that holds another one raises a ValueError."""
-    kept = np.load(path, mmap_mode="r", allow_pickle=False)
-    if kept.shape != shape or kept.dtype != dtype:
-        raise ValueError(f"it holds {kept.dtype} of shape {kept.shape} for {np.dtype(dtype)} of shape {shape}")
-    return kept
+def keep_array(
+    path: Path, fill: Callable[[npt.NDArray], None], *, shape: tuple[int, int], dtype: npt.DTypeLike
+) -> npt.NDArray:
+    """Map an array that is kept in a file; `fill` fills it where the file is not there, or not whole."""
 
+    def write(temporary: Path) -> None:
+        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=dtype, shape=shape)
+        if hasattr(os, "posix_fallocate"):  # page by page, a full disk would end the process without a word
+            with temporary.open("r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, temporary.stat().st_size)
+        fill(array)
+        array.flush()
 
-def take_room(path: Path) -> None:
-    """Take the room of a file that is mapped: page by page, a full disk would end the process without a word."""
-    if hasattr(os, "posix_fallocate"):
-        with path.open("r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
+    def read(known: Path) -> npt.NDArray:
+        kept = np.load(known, mmap_mode="r", allow_pickle=False)
+        if kept.shape != shape or kept.dtype != dtype:
+            raise ValueError(f"it holds {kept.dtype} of shape {kept.shape} for {np.dtype(dtype)} of shape {shape}")
+        return kept
+
+    return keep_once(path, write, read, size=np.dtype(dtype).itemsize * shape[0] * shape[1])

@@ -8,10 +8,10 @@ import numpy.typing as npt
 from torch import Tensor
 
 from questlib.batches import PassCollator, QuestRows, tokens_of
-from questlib.cache import is_kept, keep_once, make_room
+from questlib.cache import is_kept, make_room
 from questlib.model.prediction import visit_batches
 from questlib.model.quest import QuestModel
-from questlib.training.kept import hash_work, open_array, take_room
+from questlib.training.kept import hash_work, keep_array
 
 logger = logging.getLogger(__name__)
 
@@ -60,14 +60,11 @@ def cache_states(
         logger.warning("the states of the frozen layers would take %.1f GB, so they are computed anew", size / 1e9)
         return None
 
-    def write(temporary: Path) -> None:
+    def fill(states: npt.NDArray[np.float16]) -> None:
         logger.info("reading %d rows through the %d frozen layers once", len(rows), model.config.freeze_layers)
-        states = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
-        take_room(temporary)
         _read_lower(model, rows, collator, states, batch_size=batch_size, precision=precision)
-        states.flush()
 
-    return keep_once(path, write, lambda kept: open_array(kept, shape=shape, dtype=np.float16), size=size)
+    return keep_array(path, fill, shape=shape, dtype=np.float16)
 
 
 def are_cached(model: QuestModel, rows: QuestRows, *, folder: Path, precision: str) -> bool:

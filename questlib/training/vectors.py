@@ -8,10 +8,9 @@ import numpy.typing as npt
 from torch import Tensor
 
 from questlib.batches import PassCollator, QuestRows, tokens_of
-from questlib.cache import keep_once
 from questlib.model.prediction import visit_batches
 from questlib.model.quest import QuestModel
-from questlib.training.kept import hash_work, open_array, take_room
+from questlib.training.kept import hash_work, keep_array
 
 logger = logging.getLogger(__name__)
 
@@ -54,22 +53,16 @@ def cache_vectors(
     path = folder / f"vectors-{_key(model, rows, precision)}.npy"
     shape = (int(ends[-1]), model.head.pooling.output_width)
 
-    def write(temporary: Path) -> None:
+    def fill(vectors: npt.NDArray[np.float32]) -> None:
         logger.info("reading %d rows through the body once", len(rows))
-        vectors = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-        take_room(temporary)
 
         def keep(chosen: npt.NDArray[np.intp], batch: dict[str, Tensor]) -> None:
             places = [np.arange(ends[row] - len(kinds[row]), ends[row]) for row in chosen]
             vectors[np.concatenate(places)] = model.pool_passes(**tokens_of(batch)).float().cpu().numpy()
 
         visit_batches(model, rows, collator, keep, batch_size=batch_size, precision=precision)
-        vectors.flush()
 
-    vectors = keep_once(
-        path, write, lambda kept: open_array(kept, shape=shape, dtype=np.float32), size=4 * shape[0] * shape[1]
-    )
-    return VectorRows(rows, vectors, kinds=kinds, ends=ends)
+    return VectorRows(rows, keep_array(path, fill, shape=shape, dtype=np.float32), kinds=kinds, ends=ends)
 
 
 def _key(model: QuestModel, rows: QuestRows, precision: str) -> str:
