@@ -153,5 +153,5 @@ clean:  ## Remove what the commands made, but not runs
 
 # The environments lie where questlib/kaggle/twin.py makes them.
 clean-build:  ## Remove build/ (2.5 GB) and the environments of rehearsals in the cache folder (8 GB for each Python)
-	du -sh build "$${XDG_CACHE_HOME:-$$HOME/.cache}"/questlib/image-* 2> /dev/null || true
-	rm -rf build "$${XDG_CACHE_HOME:-$$HOME/.cache}"/questlib/image-*
+	du -sh build ~/.cache/questlib/image-* 2> /dev/null || true
+	rm -rf build ~/.cache/questlib/image-*

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from questlib.cache import CACHE
 from questlib.inference import predict_table
+from questlib.kaggle import twin
 from questlib.kaggle.__main__ import main
 from questlib.kaggle.bundle import Order, production_parameters, refuse_unready, write_bundle
 from questlib.kaggle.kernels import hash_contents, refuse_unrehearsed
@@ -330,6 +332,13 @@ def test_images_pin_the_runner_that_kaggle_has() -> None:
         assert (pinned["nbclient"], pinned["nbconvert"]) == ("0.5.13", "6.4.5")
         assert {"torch", "transformers", "pandas", "scikit-learn"} <= set(pinned)
     assert find_python("3.999") is None
+
+
+def test_environment_of_an_image_lies_in_the_one_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+    monkeypatch.setattr(twin, "_run", lambda command: "venv" in command and Path(command[-1]).mkdir(parents=True) or "")
+    assert twin.make_twin("3.12").folder.parent == CACHE.expanduser() == tmp_path / ".cache" / "questlib"
 
 
 def test_template_names_what_the_bundle_attaches() -> None:

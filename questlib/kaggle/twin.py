@@ -2,12 +2,13 @@
 
 import hashlib
 import logging
-import os
 import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from questlib.cache import CACHE
 
 logger = logging.getLogger(__name__)
 
@@ -78,8 +79,7 @@ def make_twin(image: str) -> Twin:
     """
     python = find_python(image) or sys.executable
     described = (_IMAGES / f"{image}.txt").read_bytes() + python.encode()
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = cache / "questlib" / f"image-{image}-{hashlib.sha256(described).hexdigest()[:12]}"
+    folder = CACHE.expanduser() / f"image-{image}-{hashlib.sha256(described).hexdigest()[:12]}"
     if not (folder / _READY).is_file():
         logger.info("making an environment like the image of Python %s in %s: some minutes, once", image, folder)
         shutil.rmtree(folder, ignore_errors=True)
