@@ -1,4 +1,4 @@
-"""The run folder: where a run's files lie, each whole or not there, and the marks that say what is finished."""
+"""The run folder: where a run's files lie, each whole or not there."""
 
 import errno
 import itertools

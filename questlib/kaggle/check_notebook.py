@@ -36,7 +36,7 @@ def check_notebook(path: Path, *, parameters: dict[str, Any], attached: set[str]
         attached: The slugs of the kernel's sources.
 
     Returns:
-        Findings of checks 8, 11, 12, 13, 14 and 27; of check 11 alone where it cannot be read.
+        Findings of checks 8, 11, 12, 13, 14 and 27; of checks 8 and 11 alone where it cannot be read.
     """
     size = path.stat().st_size
     large = [f"the notebook must be below {LIMIT} bytes, however: {size}"] if size >= LIMIT else []

@@ -10,7 +10,7 @@ mount = Path("/kaggle/input")
 [wheel] = [path for at in ("*", "datasets/*/*") for path in mount.glob(f"{at}/questlib-*.whl")]
 with zipfile.ZipFile(wheel) as archive:
     modules = sorted(name.removesuffix(".py").replace("/", ".") for name in archive.namelist() if name.endswith(".py"))
-# A session without the local report's tools: those two modules start at home only.
+# Without commands, which start at home only; a package's own module comes with those in it.
 modules = [name for name in modules if not name.endswith(("__init__", "__main__"))]
 sys.path.insert(0, str(wheel))  # on a mount that is read-only, and nothing is installed
 for name in modules:

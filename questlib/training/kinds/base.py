@@ -33,7 +33,7 @@ class StageJob:
     tape: Tape  # of this stage
     pace: Pace  # of all stages
     notes: list[str]  # takes what did not go as asked
-    folder: Path  # for TensorBoard logs
+    folder: Path  # for evaluations and TensorBoard logs
     cache_folder: Path  # for what a frozen body makes of the rows
 
 
