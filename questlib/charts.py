@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from questlib.schema import QUESTION_TARGETS, TARGETS
 
-BLUE, ORANGE, GREY, PALE, LINE = "#2b6a99", "#d9822b", "#6b7280", "#9aa4b2", "#e5e7eb"
+BLUE, ORANGE, GREY, PALE, LINE = "#2b6a99", "#b9661a", "#6b7280", "#9aa4b2", "#e5e7eb"
 
 
 _DOTS = 220  # per inch, in a notebook, where a picture takes half as many pixels of the screen

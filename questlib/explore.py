@@ -26,7 +26,7 @@ from questlib.pretrained import find_encoder
 from questlib.schema import ANSWER_TARGETS, QUESTION_TARGETS, TARGETS
 from questlib.text import joint_lengths, load_tokenizer, token_coverage
 
-_BANDS = ("#16425b", "#2b6a99", "#7fb0d3", "#d5dbe1")  # rows that fit the first limit, the second, ... none
+_BANDS = ("#16425b", BLUE, "#7fb0d3", "#d5dbe1")  # rows that fit the first limit, the second, ... none
 _MOST_HOSTS = 25
 
 

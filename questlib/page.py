@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from questlib import report
+from questlib.charts import BLUE, ORANGE
 from questlib.clock import read_sessions
 from questlib.comparison import MEAN, MEAN_WITHOUT_RARE, name_machine, read_run
 from questlib.data import read_table
@@ -34,6 +35,7 @@ from questlib.schema import ID, TARGETS
 _TEMPLATES = Environment(
     loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
 )
+_TEMPLATES.globals |= {"blue": BLUE, "orange": ORANGE}
 
 
 class _Section(NamedTuple):

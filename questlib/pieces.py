@@ -7,11 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from questlib.charts import BLUE, GREY, ORANGE
 from questlib.schema import QUESTION_TARGETS, TARGETS
 
 # A page sets these; a notebook, which does not, shows what stands behind the comma.
-QUESTION_COLOR, ANSWER_COLOR = "var(--question, #2b6a99)", "var(--answer, #d9822b)"
-_BAR, _TRUTH, _CURVE = "var(--bar, #2b6a9933)", "var(--truth, #8a94a366)", "var(--soft, #6b7280)"
+QUESTION_COLOR, ANSWER_COLOR = f"var(--question, {BLUE})", f"var(--answer, {ORANGE})"
+_BAR, _TRUTH, _CURVE = f"var(--bar, {BLUE}33)", "var(--truth, #8a94a366)", f"var(--soft, {GREY})"
 _BINS = 30
 _LONG = 40  # letters: such a text is broken into lines
 _WIDTH, _HEIGHT = 100, 50  # of a small picture, in its own units

@@ -14,6 +14,7 @@ from questlib.__main__ import main
 from questlib.clock import Clock
 from questlib.marks import list_outputs
 from questlib.page import write_page
+from questlib.pieces import ANSWER_COLOR, QUESTION_COLOR
 from questlib.record import record_run
 from questlib.run_folder import BLENDED, ENSEMBLE, INPUTS, RECIPE, RUN, SCORES, SUBMISSION, TIED, read_json, write_json
 from questlib.schema import TARGETS
@@ -285,3 +286,10 @@ def test_command_makes_the_page_anew(copied, capsys):
     assert main(["report", str(copied)]) == 0
     assert capsys.readouterr().out == f"{copied / 'report.html'}\n"
     assert (copied / "report.html").is_file()
+
+
+def test_colours_are_those_that_a_notebook_shows_where_it_is_light(copied):
+    light = write_page(copied).read_text().partition("prefers-color-scheme")[0]
+    for colour in (QUESTION_COLOR, ANSWER_COLOR):
+        name, _, value = colour.removeprefix("var(").removesuffix(")").partition(", ")
+        assert f"{name}: {value};" in light
