@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,6 +19,7 @@ import pytest
 import torch
 from nbformat.v4 import new_markdown_cell
 from optuna.trial import Trial, TrialState
+from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 from sweeping import read_lines, start_cheap, wait_until, write_sweep
 
@@ -471,6 +473,25 @@ def test_trial_that_ended_well_while_it_was_judged_hopeless_has_its_score(tmp_pa
     worker = run_with(read_sweep(write_sweep(tmp_path, text)), tmp_path, monkeypatch, train)
     worker.work()
     assert complete(worker.study) == [0.5]
+
+
+def test_interrupt_amid_a_transaction_leaves_the_file_to_others(sweep, tmp_path):
+    open_study(sweep, folder=tmp_path, storage=None)
+    storage = open_storage(tmp_path, None)
+
+    def interrupt(cursor, statement, parameters, context):
+        cursor.execute(statement, parameters)
+        if statement.startswith("SELECT"):
+            raise KeyboardInterrupt
+        return True
+
+    event.listen(storage.engine, "do_execute", interrupt)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        storage.get_all_studies()
+    other = sqlite3.connect(tmp_path / "study.db", timeout=0, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    other.close()
+    assert caught.tb  # as a worker holds it that queues its trial again
 
 
 def test_storage_waits_while_its_server_is_away_and_lets_other_errors_pass(tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 import random
 import re
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -91,6 +92,10 @@ def _wait_out(
         while True:
             try:
                 return call(*arguments, **options)
+            except KeyboardInterrupt as error:
+                # Its frames hold a cursor, and so SQLite's lock, which all wait for, this process too.
+                traceback.clear_frames(error.__traceback__)
+                raise
             except (StorageInternalError, SQLAlchemyError) as error:
                 told = error.__cause__ if isinstance(error, StorageInternalError) else error
                 if not isinstance(told, faults) or time.monotonic() - start > patience:
