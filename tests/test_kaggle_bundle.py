@@ -1,4 +1,3 @@
-import os
 import re
 import shutil
 import socket
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from making import plan
 
 from questlib.cache import CACHE
 from questlib.inference import predict_table
@@ -273,20 +273,14 @@ def test_a_rehearsal_refuses_tables_in_words_before_anything_is_made(
 
 
 def test_make_names_no_owner_by_itself() -> None:
-    planned = ["make", "--dry-run", "--assume-old=install", "bundle", "rehearse", "push"]
-    environment = {name: value for name, value in os.environ.items() if name != "OWNER"}
-    done = subprocess.run(planned, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
-    assert done.stdout.count("--owner ''") == 3
+    assert plan("bundle", "rehearse", "push").stdout.count("--owner ''") == 3
 
 
+@pytest.mark.parametrize("target", ["bundle", "run"])
 @pytest.mark.parametrize("where", ["environment", "command line"])
-def test_make_hands_a_profile_on_wherever_it_was_named(where: str) -> None:
-    named = ["PROFILE=kaggle-cpu"] if where == "command line" else []
-    environment = os.environ | ({} if named else {"PROFILE": "kaggle-cpu"})
-    for target, wanted in (("bundle", "--profile 'kaggle-cpu'"), ("run", "--profile 'kaggle-cpu'")):
-        planned = ["make", "--dry-run", "--assume-old=install", target, "OWNER=alice", *named]
-        done = subprocess.run(planned, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
-        assert wanted in done.stdout
+def test_make_hands_a_profile_on_wherever_it_was_named(where: str, target: str) -> None:
+    named, variables = (["PROFILE=kaggle-cpu"], {}) if where == "command line" else ([], {"PROFILE": "kaggle-cpu"})
+    assert "--profile 'kaggle-cpu'" in plan(target, "OWNER=alice", *named, **variables).stdout
 
 
 def test_commands_that_ask_the_site_load_no_torch() -> None:

@@ -1,14 +1,12 @@
 """The command line of sweeps, with real notebooks in real processes."""
 
 import json
-import os
 import signal
-import subprocess
 import sys
-from pathlib import Path
 
 import psutil
 import pytest
+from making import plan
 from optuna.trial import TrialState
 from sweeping import read_lines, run_command, wait_until, write_sweep
 
@@ -17,8 +15,6 @@ from questlib.sweeps.__main__ import main
 from questlib.sweeps.definition import read_sweep
 from questlib.sweeps.results import read_study
 from questlib.sweeps.study import open_study
-
-PROJECT = Path(__file__).parents[1]
 
 
 @pytest.fixture
@@ -144,13 +140,6 @@ def test_end_of_a_budget_says_what_is_left_and_starts_no_workers(tmp_path, data,
 def test_fewer_than_no_workers_are_refused(tmp_path, capsys):
     assert main(["run", str(tmp_path / "any.yaml"), "--workers", "-1"]) == 1
     assert "workers must lie in [0, 1000], however: -1" in capsys.readouterr().err
-
-
-def plan(*named: str) -> subprocess.CompletedProcess:
-    """Ask make what it would run."""
-    environment = {name: value for name, value in os.environ.items() if name != "DATA"}
-    planned = ["make", "--dry-run", "--assume-old=install", *named]
-    return subprocess.run(planned, cwd=PROJECT, env=environment, capture_output=True, text=True)
 
 
 @pytest.mark.parametrize("target", ["sweep", "sweep-report"])
