@@ -1,15 +1,11 @@
 """What a user may misspell, set out of range or not have installed: one check, one kind of message."""
 
 import importlib.util
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from dataclasses import MISSING, field, fields
 from difflib import get_close_matches
 from numbers import Real
 from typing import Any
-
-import numpy as np
-import numpy.typing as npt
-import pandas as pd
 
 
 def refuse_unknown(given: Iterable[object], *, known: Collection[str], what: str) -> None:
@@ -38,19 +34,6 @@ def refuse_missing(package: str, *, what: str, install: str) -> None:
     """Refuse an option where the package it needs is not here; `install` is what pip calls what brings it."""
     if importlib.util.find_spec(package) is None:
         raise ImportError(f"{what} needs {package}, however it is not here; pip install '{install}'")
-
-
-def read_names(
-    names: Sequence[object] | npt.NDArray | pd.Series, *, n_rows: int, what: str, remedy: str
-) -> npt.NDArray[np.str_]:
-    """Read the name that each row has in `what`, (n_rows,), as a string; rows without one are no rows of one name."""
-    given = np.asarray(names, dtype=object)
-    if given.shape != (n_rows,):
-        raise ValueError(f"{what} must have shape ({n_rows},), however: {given.shape=}")
-    missing = pd.isna(given)
-    if missing.any():
-        raise ValueError(f"{what} must name that of each row, however {int(missing.sum())} rows have none; {remedy}")
-    return given.astype(str)
 
 
 def between(low: float, high: float, default: Any = MISSING) -> Any:  # noqa: ANN401  a field of whatever type

@@ -43,9 +43,10 @@ def compare_runs(folders: Iterable[Path]) -> tuple[pd.DataFrame, list[str]]:
     """
     folders, runs, left_out = list(dict.fromkeys(folders)), {}, []
     names = [folder.resolve().name for folder in folders]
+    are_unlike = len(set(names)) == len(names)
     for folder, name in zip(folders, names, strict=True):
         try:
-            runs[name if len(set(names)) == len(names) else str(folder)] = read_run(folder)
+            runs[name if are_unlike else str(folder)] = read_run(folder)
         except (FileNotFoundError, ValueError) as error:
             left_out.append(f"left out: {error}")
     if not runs:

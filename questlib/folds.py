@@ -188,10 +188,9 @@ def _stand_in(tables: Tables, standing: Standing, cache_folder: Path) -> None:
 def _measure(tasks: Sequence[FoldTask], workers: Workers, schedule: Schedule) -> None:
     waiting = list({task.member.name: task for task in reversed(tasks)}.values())[::-1]
     n_running = 0
-    while waiting or n_running:
-        if schedule.left <= 0:  # nothing more is trained, and to measure it takes minutes where it is slow
-            waiting.clear()
-        while waiting and workers.is_free:
+    while True:
+        # With nothing left nothing more is trained, and to measure it takes minutes where it is slow.
+        while waiting and workers.is_free and schedule.left > 0:
             task = waiting.pop(0)
             workers.start(task.member.name, measure_fold, task)
             n_running += 1

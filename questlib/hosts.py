@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from questlib.checks import read_names
+from questlib.metrics import read_names
 from questlib.ranks import FloatArray
 
 

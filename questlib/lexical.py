@@ -136,7 +136,7 @@ def _fit_vectorizer(texts: pd.Series) -> TfidfVectorizer | None:
 def _filled(frame: pd.DataFrame) -> pd.DataFrame:
     wanted = [*TEXT_COLUMNS, *METADATA_COLUMNS]
     refuse_missing(frame, columns=wanted)
-    return fill_nulls(frame)[wanted]
+    return fill_nulls(frame[wanted])
 
 
 def _measure(texts: pd.DataFrame) -> FloatArray:

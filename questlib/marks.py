@@ -87,7 +87,7 @@ def check_outputs(folder: Path, *names: str) -> None:
     files = _read_mark(folder / OUTPUTS)
     # A session that was refused there, before it had changed anything else, stands in the timeline all the same.
     told = [name for name in files if name.endswith((".json", ".csv")) and name != TIMELINE]
-    _refuse_changed(folder, {name: files.get(name, "") for name in names or told})
+    _refuse_changed(folder, files, names or told)
 
 
 def check_finished(folder: Path, *names: str) -> None:
@@ -95,11 +95,11 @@ def check_finished(folder: Path, *names: str) -> None:
     if not (folder / DONE).is_file():
         raise FileNotFoundError(f"{folder} must be finished ({DONE} marks it), however it is not; run it to its end")
     files = _read_mark(folder / DONE)
-    _refuse_changed(folder, {name: files.get(name, "") for name in names or files})
+    _refuse_changed(folder, files, names or files)
 
 
-def _refuse_changed(folder: Path, files: Mapping[str, str]) -> None:
-    changed = list_changed(folder, files)
+def _refuse_changed(folder: Path, files: Mapping[str, str], names: Iterable[str]) -> None:
+    changed = list_changed(folder, {name: files.get(name, "") for name in names})
     if changed:
         raise ValueError(f"{folder} must hold what its run wrote, however missing or changed: {changed}; copy it anew")
 

@@ -7,7 +7,6 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from questlib.checks import read_names
 from questlib.ranks import FloatArray, rank_values, sort_and_rank
 from questlib.schema import RARE_TARGET, TARGETS
 
@@ -82,6 +81,19 @@ def _mean_defined(by_target: FloatArray, *, but: str = "") -> float:
     return float(defined.mean())
 
 
+def read_names(
+    names: Sequence[object] | npt.NDArray | pd.Series, *, n_rows: int, what: str, remedy: str
+) -> npt.NDArray[np.str_]:
+    """Read the name that each row has in `what`, (n_rows,), as a string; rows without one are no rows of one name."""
+    given = np.asarray(names, dtype=object)
+    if given.shape != (n_rows,):
+        raise ValueError(f"{what} must have shape ({n_rows},), however: {given.shape=}")
+    missing = pd.isna(given)
+    if missing.any():
+        raise ValueError(f"{what} must name that of each row, however {int(missing.sum())} rows have none; {remedy}")
+    return given.astype(str)
+
+
 def number_questions(questions: Questions | None, *, n_rows: int) -> npt.NDArray[np.intp]:
     """Number the question of each row from 0, in the order of their names, (n_rows,); where None, every row is one."""
     if questions is None:
@@ -92,7 +104,10 @@ def number_questions(questions: Questions | None, *, n_rows: int) -> npt.NDArray
 
 def one_row_per_question(questions: Questions, *, draws: int, seed: int) -> list[npt.NDArray]:
     """Draw one random row per question, ascending, several times, as the hidden test has one row per question."""
-    question_index = number_questions(questions, n_rows=len(questions))
+    return _draw_rows(number_questions(questions, n_rows=len(questions)), draws=draws, seed=seed)
+
+
+def _draw_rows(question_index: npt.NDArray[np.intp], *, draws: int, seed: int) -> list[npt.NDArray]:
     if not len(question_index) or draws < 1 or seed < 0:
         raise ValueError(
             f"there must be rows, draws and a seed of at least 0, however: {len(question_index)=}, {draws=}, {seed=}"
@@ -127,7 +142,7 @@ def score_predictions(
     if true.shape[1] != len(TARGETS):
         raise ValueError(f"there must be a column for each of {len(TARGETS)} targets, however: {true.shape=}")
     question = number_questions(questions, n_rows=len(true))
-    drawn = [np.arange(len(true))] if questions is None else one_row_per_question(question, draws=draws, seed=seed)
+    drawn = [np.arange(len(true))] if questions is None else _draw_rows(question, draws=draws, seed=seed)
     by_draw = np.stack([spearman_by_target(predicted[rows], true[rows]) for rows in drawn])  # (n_draws, n_targets)
     common = np.array([name != RARE_TARGET for name in TARGETS])
     defined = ~np.isnan(by_draw)

@@ -59,7 +59,7 @@ def clean_bundle(project: Path, encoder_folder: Path, tmp_path_factory: pytest.T
     return out
 
 
-def order_of(project: Path, encoder: Path) -> Order:
+def order_of(project: Path, encoder: Path, **overrides: object) -> Order:
     # The folder's name is that of the encoder's dataset.
     named = encoder.parent / "encoder"
     if not named.exists():
@@ -68,8 +68,13 @@ def order_of(project: Path, encoder: Path) -> Order:
         project=project,
         kernel="train",
         owner="alice",
-        overrides={"encoder": str(named), "max_length": 64, "members": TWO},
+        overrides={"encoder": str(named), "max_length": 64, "members": TWO, **overrides},
     )
+
+
+def check_order(order: Order, out: Path) -> list[Finding]:
+    write_bundle(order, out)
+    return list(check_statically(order, out))
 
 
 @pytest.fixture
@@ -352,8 +357,7 @@ def test_a_kernel_of_every_profile_passes_but_for_a_limit_that_it_lacks(
     members = [member | ({"encoder": encoder} if "encoder" in member else {}) for member in values["members"]]
     overrides = {"encoder": encoder, "members": members, "max_length": 64, "freeze_layers": 1}
     order = replace(order, overrides=overrides)
-    write_bundle(order, tmp_path)
-    found = summarize(list(check_statically(order, tmp_path)))
+    found = summarize(check_order(order, tmp_path))
     limit = values["time_limit_minutes"]
     assert [one.check for one in found if one.state == FAILED] == ([] if limit else [Check.TIME])
     assert read_json(tmp_path / "train/kernel-metadata.json")["enable_gpu"] == (limit <= 120)
@@ -377,10 +381,8 @@ def test_work_for_hours_is_that_for_every_stage_of_every_member(profile: str, pr
 def test_a_kernel_must_end_within_what_its_machine_is_given(
     minutes: float, fails: bool, project: Path, encoder_folder: Path, tmp_path: Path
 ) -> None:
-    order = order_of(project, encoder_folder)
-    order = replace(order, overrides={**order.overrides, "time_limit_minutes": minutes})
-    write_bundle(order, tmp_path)
-    [found] = [one for one in check_statically(order, tmp_path) if one.check is Check.TIME]
+    order = order_of(project, encoder_folder, time_limit_minutes=minutes)
+    [found] = [one for one in check_order(order, tmp_path) if one.check is Check.TIME]
     assert (found.state == FAILED) == fails
     assert f"time_limit_minutes is {minutes}" in found.evidence
 
@@ -416,18 +418,14 @@ def test_a_hub_that_is_closed_in_the_cell_that_imports_is_closed(rehearsal: Rehe
 def test_a_parameter_holds_no_path_but_one_that_kaggle_has(
     cache: str, fails: bool, project: Path, encoder_folder: Path, tmp_path: Path
 ) -> None:
-    order = order_of(project, encoder_folder)
-    order = replace(order, overrides={**order.overrides, "cache": cache})
-    write_bundle(order, tmp_path)
-    found = {one.check: one.evidence for one in check_statically(order, tmp_path) if one.state == FAILED}
+    order = order_of(project, encoder_folder, cache=cache)
+    found = {one.check: one.evidence for one in check_order(order, tmp_path) if one.state == FAILED}
     assert found == ({Check.TRACES: f"paths of one machine: ['{cache}']"} if fails else {})
 
 
 def test_a_kernel_that_may_ask_the_hub_fails_its_check(project: Path, encoder_folder: Path, tmp_path: Path) -> None:
-    order = order_of(project, encoder_folder)
-    order = replace(order, overrides={**order.overrides, "use_internet": True})
-    write_bundle(order, tmp_path)
-    [found] = [one for one in check_statically(order, tmp_path) if one.state == FAILED]
+    order = order_of(project, encoder_folder, use_internet=True)
+    [found] = [one for one in check_order(order, tmp_path) if one.state == FAILED]
     assert found.check is Check.HUB_CLOSED
     assert "use_internet must be False, however: True" in found.evidence
 

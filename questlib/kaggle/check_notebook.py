@@ -12,7 +12,6 @@ import nbformat
 from questlib.kaggle.findings import Check, Finding, judge
 from questlib.parameters import TAG, read_cell
 from questlib.recipe import Recipe
-from questlib.run_folder import read_json
 
 LIMIT = 700_000  # bytes; 704 KiB were accepted, 2.8 MB refused
 _ENDERS = {"exit", "quit", "sys.exit", "os._exit", "SystemExit", "input"}
@@ -53,15 +52,12 @@ def check_notebook(path: Path, *, parameters: dict[str, Any], attached: set[str]
             judge(Check.NOTEBOOK, [f"the notebook must be valid, however: {str(error)[:200]}"], evidence=""),
         ]
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    written = read_json(path)["cells"]  # nbformat gives new ids where they are missing or doubled
+    text = path.read_text(encoding="utf-8")
+    written = json.loads(text)["cells"]  # nbformat gives new ids where they are missing or doubled
     return [
         *findings,
         judge(Check.NOTEBOOK, _judge_form(notebook, written), evidence="valid, kernel python3, cell ids unique"),
-        judge(
-            Check.TRACES,
-            _judge_traces(notebook, path.read_text(encoding="utf-8"), parameters),
-            evidence="none in any cell",
-        ),
+        judge(Check.TRACES, _judge_traces(notebook, text, parameters), evidence="none in any cell"),
         judge(
             Check.PARAMETERS,
             _judge_parameters(cells, parameters),
