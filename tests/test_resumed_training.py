@@ -333,6 +333,19 @@ def test_plan_that_was_measured_beside_other_work_grows_into_the_time_that_is_th
     assert rates[-1] < max(rates) / 4
 
 
+@pytest.mark.parametrize("n_steps", [14, 18])
+def test_plan_that_had_grown_stands_where_the_training_goes_on(n_steps, training, slow_clock, tmp_path, monkeypatch):
+    monkeypatch.setattr(f"{__name__}.STAGES", [replace(FULL, epochs=6)])
+    checkpoints, deadline = Checkpoints(tmp_path / "kept"), slow_clock[0] + 2.6
+    with monkeypatch.context() as patch:
+        toy.interrupt_after(patch, n_steps)
+        with pytest.raises(KeyboardInterrupt):
+            training.run(checkpoints, deadline=deadline, share=0.4)
+    _, history, notes = training.run(checkpoints, deadline=deadline, share=0.4)
+    assert history[-1]["step"] == 25
+    assert notes == ["stage full: 25 of 30 steps fitted into the time"]
+
+
 def test_training_with_time_is_the_training_without_a_deadline(training):
     expected, _, _ = training.run()
     model, _, notes = training.run(deadline=time.monotonic() + 1000)

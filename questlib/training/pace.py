@@ -97,6 +97,7 @@ class Pace(TrainerCallback):
         step = state.global_step
         for told, end in self._tape.ends:
             if told == step:
+                self._planned = max(self._planned, end)  # it had grown
                 self._turn(state, end)
         if self._was_played or math.isinf(self.deadline):
             return
