@@ -27,6 +27,7 @@ PRECISIONS = ["auto", "bf16", "fp16", "fp32"]
 # A member's scores and parameters stand in tables beside these.
 _RESERVED = ("blended", "tied", "submitted", "target", "parameter")
 _MANY = 1_000_000
+_LAST_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,7 @@ class TrainingSettings(Checked):
     threshold: float = between(-1, 1, 0.0)  # what counts as a gain, in Spearman
     optimizer: str = one_of(OPTIMIZERS, "adamw")  # fused, or bitsandbytes' in 8 bits
     precision: str = one_of(PRECISIONS, "auto")
-    seed: int = between(0, 2**31 - 1, 42)  # of the head, the order of the rows, dropout; fold and stage add to it
+    seed: int = between(0, _LAST_SEED, 42)  # of the head, the order of the rows, dropout; fold and stage add to it
     use_tensorboard: bool = False
 
 
@@ -171,8 +172,9 @@ class TransformerRecipe(MemberRecipe):
             )
 
     def for_fold(self, fold: int) -> Self:
-        """Shift the seed."""
-        return replace(self, settings=replace(self.settings, seed=self.settings.seed + fold))
+        """Shift the seed; after the last comes the first."""
+        seed = (self.settings.seed + fold) % (_LAST_SEED + 1)
+        return replace(self, settings=replace(self.settings, seed=seed))
 
     def without_paths(self) -> Self:
         """Name the encoder by its folder's name."""

@@ -156,6 +156,8 @@ def test_folds_of_a_transformer_have_seeds_of_their_own() -> None:
     minilm, lexical = Recipe.from_parameters(PARAMETERS).members
     assert [minilm.for_fold(fold).settings.seed for fold in range(3)] == [7, 8, 9]
     assert lexical.for_fold(2) == lexical
+    last = replace(minilm, settings=replace(minilm.settings, seed=2**31 - 1))
+    assert [last.for_fold(fold).settings.seed for fold in range(2)] == [2**31 - 1, 0]
 
 
 def test_a_recipe_that_travels_names_no_path_of_the_machine() -> None:
