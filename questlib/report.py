@@ -65,7 +65,10 @@ def _new_curve(title: str, histories: Mapping[int, pd.DataFrame]) -> tuple[Pictu
     for end, name in longest.groupby("number").agg({"step": "max", "stage": "first"}).itertuples(index=False):
         middle, start = (start + end) / 2, end
         axes.axvline(end, color=LINE, lw=1, zorder=0)
-        axes.annotate(name, (middle, 1.01), xycoords=("data", "axes fraction"), ha="center", size=8, color=GREY)
+        axes.annotate(
+            name, (middle, 1.01), xycoords=("data", "axes fraction"), ha="center", size=8, color=GREY,
+            parse_math=False,  # a name is no formula, whatever is in it
+        )  # fmt: skip
     return figure, axes
 
 
