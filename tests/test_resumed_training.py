@@ -288,10 +288,6 @@ def test_training_with_a_scaled_loss_is_gone_on_with(
 def test_a_step_in_which_a_scaled_loss_overflows_is_left_out_and_what_is_kept_of_it_are_numbers(
     scaled_loss, training, tmp_path, monkeypatch
 ):
-    def overflow(model, loss):
-        next(model.parameters()).grad.fill_(math.inf)
-        return loss
-
     change_batch(monkeypatch, 4, overflow)
     monkeypatch.setattr("questlib.training.keeper._SECONDS_PER_SECOND", 0)  # a checkpoint after every step
     _, history, notes = training.run(Checkpoints(tmp_path / "kept"))
@@ -396,10 +392,19 @@ def test_planned_part_of_a_training_that_was_interrupted_is_whole_without_a_limi
 # Faults
 
 
-def test_loss_that_is_not_finite_changes_nothing_and_ends_the_stage(training, monkeypatch):
-    change_batch(monkeypatch, 7, lambda _, loss: loss * math.nan)
+def overflow(model, loss):  # noqa: ANN001, ANN201
+    """Let a gradient of a batch be no number, though its loss is one."""
+    next(each for each in model.parameters() if each.grad is not None).grad[0] = math.inf
+    return loss
+
+
+@pytest.mark.parametrize(
+    ("change", "told"), [(lambda _, loss: loss * math.nan, "the loss was"), (overflow, "gradients were")]
+)
+def test_loss_or_gradient_that_is_not_finite_changes_nothing_and_ends_the_stage(change, told, training, monkeypatch):
+    change_batch(monkeypatch, 7, change)
     model, history, notes = training.run()
-    assert notes == ["the loss was not finite at step 7: the stage ended, with the best weights so far"]
+    assert notes == [f"{told} not finite at step 7: the stage ended, with the best weights so far"]
     assert max(record["step"] for record in history if record["number"] == 0) == 7
     assert any(record["number"] == 1 for record in history)
     assert all(torch.isfinite(each).all() for each in model.parameters())

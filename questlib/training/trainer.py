@@ -39,7 +39,7 @@ class QuestTrainer(Trainer):
     """A Trainer that batches rows by length, evaluates as `questlib.model.prediction` predicts, and survives faults.
 
     A batch that is too large for the device is differentiated in halves from then on, with the same gradients. A loss
-    that is not finite changes nothing and ends the stage.
+    that is not finite, or has gradients that are not, changes nothing and ends the stage.
 
     Args:
         precision: "bf16", "fp16" or "fp32", for evaluation.
@@ -110,11 +110,23 @@ class QuestTrainer(Trainer):
         if math.isfinite(value):
             self.tape.losses.append(value)
         else:
-            self._skip_step(model)
-            self.control.should_training_stop = True
-            step = self.state.global_step + 1
-            self.notes.append(f"the loss was not finite at step {step}: the stage ended, with the best weights so far")
+            self._end_without_step(model, "the loss was")
         return loss
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:  # noqa: ANN401  a number, on a device
+        # After such a step every weight would be no number. A loss that is scaled overflows, and its scaler skips that.
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        is_scaled = getattr(self.accelerator, "scaler", None) is not None
+        if not (is_scaled or self.control.should_training_stop or math.isfinite(norm)):
+            del self.tape.losses[-len(self._group) :]  # its step was not made
+            self._end_without_step(model, "gradients were")
+        return norm
+
+    def _end_without_step(self, model: nn.Module, what: str) -> None:
+        self._skip_step(model)
+        self.control.should_training_stop = True
+        step = self.state.global_step + 1
+        self.notes.append(f"{what} not finite at step {step}: the stage ended, with the best weights so far")
 
     def _skip_step(self, model: nn.Module) -> None:
         # Without gradients an optimiser changes nothing. One that scales its loss wants to have scaled one, and to see
