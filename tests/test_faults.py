@@ -16,7 +16,7 @@ from questlib.clock import Clock
 from questlib.data import read_tables
 from questlib.folds import train_members
 from questlib.parallel import Workers
-from questlib.recipe import Recipe
+from questlib.recipe import LexicalRecipe, Recipe
 from questlib.run_folder import TIMELINE, DiskFull, name_unfinished, read_json, told_when_full, write_json
 from questlib.schema import RARE_TARGET, TARGETS
 from questlib.scores import combine_members
@@ -101,6 +101,20 @@ def test_encoder_that_is_not_finite_is_refused_before_training(train_toy, encode
         ValueError, match=r"every weight of the encoder .*spoilt must be finite, however not in 1, such"
     ):
         train_toy(Recipe(members=(toy.build_recipe(folder),), folds=3))
+
+
+def test_member_that_predicts_no_numbers_is_left_out_and_told(train_toy, encoder_folder, tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(encoder_folder, tmp_path / "huge")
+    weights = load_file(folder / "model.safetensors")
+    large = {name: each * 1e25 if "LayerNorm.weight" in name else each for name, each in weights.items()}
+    save_file(large, folder / "model.safetensors", metadata={"format": "pt"})
+    member = toy.build_recipe(folder, folds_to_train=1)
+    run = train_toy(Recipe(members=(member, LexicalRecipe()), folds=3))
+    told = "toy, fold 0: failed again and is left out: member 'toy' must predict numbers, however not in "
+    assert any(note.startswith(told) for note in notes_of(run.run_folder))
+    assert read_json(run.run_folder / "ensemble.json")["folds"] == {"lexical": [0]}
 
 
 def test_input_that_vanishes_after_the_check_is_named(train_toy, encoder_folder, tmp_path, monkeypatch):

@@ -110,10 +110,21 @@ class Member(ABC, Generic[RecipeOfKind]):
         return self
 
     def predict(self, frame: pd.DataFrame, *, rows: npt.ArrayLike | None = None) -> FloatArray:
-        """Predict a table with the input columns, or the rows of it that are named, in [0, 1], shape (n_rows, 30)."""
+        """Predict a table with the input columns, or the rows of it that are named, in [0, 1], shape (n_rows, 30).
+
+        Raises:
+            RuntimeError: If what was learned gives no numbers: finite weights may be so large that they overflow.
+        """
         self._refuse_unfitted("predicts")
         refuse_missing(frame, columns=INPUT_COLUMNS[1:])
-        return self._predict(fill_nulls(frame), _check_rows(rows, n_rows=len(frame)))
+        predictions = self._predict(fill_nulls(frame), _check_rows(rows, n_rows=len(frame)))
+        n_wrong = int((~np.isfinite(predictions)).any(axis=1).sum())
+        if n_wrong:
+            raise RuntimeError(
+                f"member {self.recipe.name!r} must predict numbers, however not in {n_wrong} of {len(predictions)} "
+                "rows; give lower learning rates, or another encoder"
+            )
+        return predictions
 
     def save(self, folder: str | Path) -> None:
         """Write the recipe and what was learned: weights as safetensors, all else as JSON."""
