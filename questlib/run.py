@@ -231,8 +231,11 @@ def _check_inputs(parameters: dict[str, Any], *, out: Path | None) -> None:
     recipe = Recipe.from_parameters(parameters) if "members" in parameters else None
     if "use_internet" in parameters:
         os.environ["HF_HUB_OFFLINE"] = str(int(not parameters["use_internet"]))
-    if not parameters.get("cache", "~"):
+    cache = parameters.get("cache", "~")
+    if not cache:
         raise ValueError("cache must name a folder, however it is empty; leave it out, or name one for the cache alone")
+    if out is not None and not cache.startswith("~") and Path(cache).resolve().is_relative_to(out.resolve()):
+        raise ValueError(f"cache must lie outside the run folder, however {cache} lies in {out}; name another")
     if "time_limit_minutes" in parameters:
         check_limit(parameters["time_limit_minutes"])
     tables = read_tables(parameters["data"])

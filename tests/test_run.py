@@ -189,6 +189,7 @@ def test_run_folder_is_named_after_the_profile(notebook: Path, executed: list[di
         ({"stages": "[{"}, TypeError, r"parameter stages must be of type list, however: '\[\{'"),
         ({"out": "there"}, ValueError, "run folder must be named with --out, however the parameter out is 'there'"),
         ({"cache": ""}, ValueError, "cache must name a folder, however it is empty"),
+        ({"cache": "new/mine"}, ValueError, "must lie outside the run folder, however new/mine lies in new; name anot"),
         ({"data": "absent"}, FileNotFoundError, "no train.csv in the data folder 'absent'"),
         ({"encoder": "./absent"}, FileNotFoundError, "the encoder folder './absent' does not exist"),
     ],
@@ -198,7 +199,7 @@ def test_parameters_are_refused_before_anything_is_made(
 ) -> None:
     before = sorted(notebook.parent.iterdir())
     with pytest.raises(error, match=message):
-        run_notebook(notebook, profile="plain", data="toy", out=None, overrides=overrides)
+        run_notebook(notebook, profile="plain", data="toy", out=Path("new"), overrides=overrides)
     assert executed == []
     assert sorted(notebook.parent.iterdir()) == before
 
