@@ -25,6 +25,7 @@ from questlib.schema import RARE_TARGET, TARGETS
 from questlib.scores import can_be_scored
 from questlib.standing import Standing
 from questlib.tasks import FinishedFold, FoldTask, measure_fold, train_fold
+from questlib.training.checkpoint import Checkpoints
 
 logger = logging.getLogger(__name__)
 
@@ -135,6 +136,7 @@ def _take_finished(task: FoldTask, standing: Standing) -> bool:
     except (ValueError, KeyError) as error:
         standing.clock.note(f"{task.name}: is trained anew, because {error}")
         return False
+    Checkpoints(task.checkpoint_folder).remove()  # left where the process was killed as the fold was finished
     standing.finished.setdefault(task.member.name, []).append(task.fold)
     return True
 
@@ -154,6 +156,7 @@ def _work_off(tasks: Sequence[FoldTask], workers: Workers, schedule: Schedule, s
                 break
             waiting = [task for task in waiting if task.name != planned.name]
             running[planned.name] = planned
+            standing.refuse_changed_inputs()
             workers.start(planned.name, train_fold, planned)
         if not running:
             break

@@ -12,6 +12,7 @@ from questlib.paired import compare, read_tied
 from questlib.predictions import read_member
 from questlib.ranks import FloatArray
 from questlib.recipe import Recipe
+from questlib.resume import refuse_changed
 from questlib.run_folder import ENSEMBLE, SCORES, SUBMISSION, TIED, read_json, write_json
 from questlib.schema import ID, TARGETS
 from questlib.scores import combine_members
@@ -63,6 +64,10 @@ class Standing:
                 f"however they do not: {self.finished}; give more questions, or train more folds"
             )
         return read_table(self._folder / SUBMISSION, columns=(ID, *TARGETS))
+
+    def refuse_changed_inputs(self) -> None:
+        """Refuse an encoder that was replaced since the run began: folds of another one would be taken for its own."""
+        refuse_changed(self._folder, self._recipe, self._tables)
 
     def stand_in(self, predictions: FloatArray) -> None:
         """Let predictions of the test, (n_test, 30), stand until there is an ensemble, if they can be submitted."""

@@ -17,7 +17,8 @@ from questlib.members.transformer import TransformerMember
 from questlib.page import write_page
 from questlib.recipe import LexicalRecipe, Recipe
 from questlib.resume import keep_inputs, refuse_changed, refuse_foreign
-from questlib.run_folder import TIMELINE, locked, read_json
+from questlib.run_folder import TIMELINE, checkpoint_folder, locked, read_json
+from questlib.training.checkpoint import Checkpoint, Checkpoints
 
 
 @pytest.fixture
@@ -245,6 +246,21 @@ def test_other_weights_of_the_encoder_are_refused_by_its_name(go_on, encoder_fol
         go_on(recipe)
 
 
+def test_encoder_that_is_replaced_while_a_run_is_under_way_ends_it(go_on, encoder_folder, tmp_path, monkeypatch):
+    folder = shutil.copytree(encoder_folder, tmp_path / "bert")
+    config = folder / "config.json"
+
+    def replace_encoder(task):
+        outcome = tasks.train_fold(task)
+        config.write_text(config.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+        return outcome
+
+    monkeypatch.setattr(folds, "train_fold", replace_encoder)
+    with pytest.raises(ValueError, match=r"can only go on as it began, however: encoder\.0 \(bert\) was another"):
+        go_on(Recipe(members=(toy.build_recipe(folder, folds_to_train=2),), folds=3))
+    assert [path.name for path in (tmp_path / "run" / "members" / "toy").iterdir()] == ["fold-0"]
+
+
 @pytest.fixture
 def twins(encoder_folder, tmp_path):
     """Build a recipe of members with encoders in folders of one name, which hold other weights."""
@@ -324,13 +340,15 @@ def test_another_process_in_the_folder_is_refused(go_on, lexical_recipe, tmp_pat
     go_on(lexical_recipe)
 
 
-def test_what_a_killed_process_left_half_written_is_removed(go_on, lexical_recipe, tmp_path):
+def test_what_a_killed_process_left_unneeded_or_half_written_is_removed(go_on, lexical_recipe, tmp_path):
     go_on(lexical_recipe)
     before = content_of(tmp_path / "run")
     leftover = tmp_path / "run" / "members" / "lexical" / ".unfinished-fold-0-abc"
     leftover.mkdir()
     (leftover / "half").write_text("half")
     (tmp_path / "run" / ".unfinished-scores.json-abc").write_text("half")
+    kept = checkpoint_folder(tmp_path / "run", "lexical", 0, cache_folder=tmp_path / "cache")
+    Checkpoints(kept).write(Checkpoint(tensors={}, state={}))  # of a fold that was finished just then
     go_on(lexical_recipe)
     assert content_of(tmp_path / "run") == before
 
