@@ -174,6 +174,12 @@ def _execute(notebook: Path, executed: Path, *, parameters: dict[str, Any], is_q
                 kernel_manager_class=_KernelManager,
                 start_timeout=_SECONDS_TO_START,
             )
+        except FileNotFoundError as error:  # papermill writes it before the first cell and after each
+            if executed.exists():
+                raise
+            raise FileNotFoundError(
+                f"the run folder {out} must stay while its run is at work, however it was removed; begin in a new one"
+            ) from error
         except (PapermillExecutionError, RuntimeError, KeyboardInterrupt) as error:
             if received:
                 raise Interrupted(received[0], out) from error

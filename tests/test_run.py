@@ -274,6 +274,20 @@ def test_a_kernels_threads_share_one_arena_unless_the_user_says_how_many(
     assert os.environ["MALLOC_ARENA_MAX"] == expected
 
 
+def test_run_folder_that_is_removed_while_its_run_is_at_work_is_named(
+    notebook: Path, executed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = notebook.parent / "out"
+
+    def remove(*_: str, **__: object) -> None:
+        shutil.rmtree(out)
+        os.stat(out)
+
+    monkeypatch.setattr(run.papermill, "execute_notebook", remove)
+    with pytest.raises(FileNotFoundError, match=f"the run folder {out} must stay while its run is at work, however it"):
+        run_notebook(notebook, profile="plain", data="toy", out=out, overrides={})
+
+
 def test_cell_that_fails_is_told_in_one_message_and_its_report_is_written(
     notebook: Path, executed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
