@@ -5,19 +5,23 @@ import logging
 import os
 import shutil
 from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 import torch
 import toy
+from safetensors import SafetensorError
 
 from questlib import folds, standing, tasks
 from questlib.clock import Clock
 from questlib.data import read_tables
 from questlib.folds import train_members
+from questlib.model import QuestModel
 from questlib.parallel import Workers
 from questlib.recipe import LexicalRecipe, Recipe
-from questlib.run_folder import TIMELINE, DiskFull, name_unfinished, read_json, told_when_full, write_json
+from questlib.run_folder import TIMELINE, UNFINISHED, DiskFull, name_unfinished, read_json, told_when_full, write_json
 from questlib.schema import RARE_TARGET, TARGETS
 from questlib.scores import combine_members
 
@@ -182,6 +186,33 @@ def test_full_disk_at_every_write_leaves_what_stood_and_is_told(toy_folder, lexi
         if n_writes % 5 == 0:
             assert train(run_folder).equals(expected)
     assert n_writes > 12
+
+
+def test_full_disk_is_told_where_the_speed_is_measured_and_where_evaluations_are_logged(
+    toy_folder, encoder_folder, tmp_path, monkeypatch
+):
+    tables, written = read_tables(str(toy_folder)), []
+    recipe = Recipe(members=(toy.build_recipe(encoder_folder, folds_to_train=1), LexicalRecipe()), folds=3)
+
+    def train(limit):
+        clock = Clock(tmp_path / "run", limit_minutes=limit)
+        train_members(tables, recipe, run_folder=tmp_path / "run", cache_folder=tmp_path / "cache", clock=clock)
+
+    def save(self, folder):
+        written.append(Path(folder).name)
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    def log(record):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(QuestModel, "save_pretrained", save)
+        with pytest.raises(DiskFull, match="the disk must have room for model, however it is full"):
+            train(limit=10)
+    assert written[0].startswith(UNFINISHED)
+    monkeypatch.setattr("questlib.training.progress.json", SimpleNamespace(dumps=log))
+    with pytest.raises(DiskFull, match="the disk must have room for evaluations.jsonl, however it is full"):
+        train(limit=0)
 
 
 def test_full_disk_is_told_with_the_bytes_that_were_missing(tmp_path, monkeypatch):

@@ -12,7 +12,7 @@ from typing import Any
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from questlib.run_folder import EVALUATIONS
+from questlib.run_folder import EVALUATIONS, told_when_full
 from questlib.training.tape import Tape
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class StageLog(TrainerCallback):
             logger.info("%s: step %d: Spearman %.4f", self.name, state.global_step, logs["eval_spearman"])
             self._path.parent.mkdir(parents=True, exist_ok=True)
             record = {"stage": self.name, "step": state.global_step, "spearman": logs["eval_spearman"]}
-            with self._path.open("a", encoding="utf-8") as stream:
+            with told_when_full(self._path), self._path.open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps(record) + "\n")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: object) -> None:

@@ -15,6 +15,7 @@ from questlib.model.prediction import predict_logits
 from questlib.model.quest import QuestModel
 from questlib.plan import Speed
 from questlib.recipe import TrainingSettings
+from questlib.run_folder import UNFINISHED, told_when_full
 from questlib.stage import Stage
 from questlib.training.best_weights import BestWeights
 from questlib.training.keeper import Keeper
@@ -147,7 +148,8 @@ def _time_prediction(
 def _time_writing(model: QuestModel, folder: Path) -> float:
     start = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder) as temporary:
+    # Within a run folder: what a killed process leaves is removed by its name.
+    with told_when_full(folder / "model"), tempfile.TemporaryDirectory(dir=folder, prefix=UNFINISHED) as temporary:
         model.save_pretrained(temporary)
     return time.monotonic() - start
 
