@@ -47,6 +47,7 @@ def list_options() -> Iterator[dict[str, Any]]:
         yield from ({"stages": {each.name: value}} for value in each.metadata.get("known", []) if value != each.default)
     yield from ({"stages": {"kind": kind, "trainable": ["head.*"]}} for kind in STAGE_RECIPES if kind != Stage.kind)
     yield from ({name: value} for name, value in NUMBERS.items() if name != "stages")
+    yield {"freeze_layers": 2}  # all that the toy has
     yield from ({"stages": {name: value}} for name, value in NUMBERS["stages"].items())
 
 

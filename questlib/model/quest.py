@@ -116,9 +116,10 @@ class QuestModel(PreTrainedModel):
             # Trained on another task, and never read; some families go through it all the same.
             setattr(self.body, "pooler", AsGiven())  # noqa: B010  mypy: a module
         attend_by_pass(self.body)
-        if self.head.pooling.reads_first_only and self.head.mix.n_layers == 1:
-            read_first_alone(self.body)
         n_frozen = self.config.freeze_layers
+        is_last_frozen = n_frozen == self.body.config.num_hidden_layers  # its states are kept, of every token
+        if self.head.pooling.reads_first_only and self.head.mix.n_layers == 1 and not is_last_frozen:
+            read_first_alone(self.body)
         self.halves = BodyHalves(self.body, n_frozen) if n_frozen else None
         # Words become states before passes are packed: their positions begin anew in each.
         self._cut = self.halves or (BodyHalves(self.body, 0) if can_be_packed(self.body) else None)
