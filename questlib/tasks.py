@@ -76,7 +76,12 @@ class FoldTask:
     def read_progress(self) -> tuple[Share, int, float] | None:
         """Tell what an interrupted training was to do, and how far it is: finished stages, epochs of the next one."""
         progress, path = Checkpoints(self.checkpoint_folder).read_progress(), self.checkpoint_folder / _SHARE
-        return None if progress is None or not path.is_file() else (Share(**read_json(path)), *progress)
+        if progress is None or not path.is_file():
+            return None
+        try:
+            return Share(**read_json(path)), *progress
+        except ValueError:  # damaged: it is planned anew, and goes on from its checkpoint all the same
+            return None
 
 
 @dataclass(frozen=True, kw_only=True)

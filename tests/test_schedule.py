@@ -19,6 +19,7 @@ from questlib.run_folder import TIMELINE, read_json
 from questlib.schedule import Schedule
 from questlib.standing import Standing
 from questlib.tasks import FinishedFold, FoldTask
+from questlib.training.checkpoint import Checkpoint, Checkpoints
 
 
 @pytest.fixture
@@ -184,6 +185,15 @@ def test_fold_that_was_begun_goes_on_however_slow_its_member_is(schedule, monkey
     progress = {"toy, fold 0": (Share(epochs=0.4), 0, 1.0)}
     monkeypatch.setattr(FoldTask, "read_progress", lambda task: progress.get(task.name))
     assert made.plan(with_a_small_member(tasks), running=[], n_devices=1).name == "toy, fold 0"
+
+
+def test_fold_whose_planned_share_is_damaged_on_disk_is_planned_anew(schedule):
+    _, (task, _) = schedule
+    Checkpoints(task.checkpoint_folder).write(Checkpoint(tensors={}, state={"stage": 0, "epochs": 1.0}))
+    path = task.checkpoint_folder / "share.json"
+    for content, expected in (('{"epochs": 0.5}', (HALF, 0, 1.0)), ("", None)):
+        path.write_text(content, encoding="utf-8")
+        assert task.read_progress() == expected
 
 
 ALONE, HALF = Share(epochs=0.1, first_stage_alone=True), Share(epochs=0.5)
