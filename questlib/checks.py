@@ -4,8 +4,12 @@ import importlib.util
 from collections.abc import Collection, Iterable
 from dataclasses import MISSING, field, fields
 from difflib import get_close_matches
-from numbers import Real
-from typing import Any
+from numbers import Integral, Real
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
+
+# NumPy's numbers are these too.
+_NUMBERS: dict[type, type] = {int: Integral, float: Real}
 
 
 def refuse_unknown(given: Iterable[object], *, known: Collection[str], what: str) -> None:
@@ -30,6 +34,12 @@ def refuse_outside(value: Any, *, low: float, high: float, what: str) -> None:  
         raise ValueError(f"{what} must lie in [{low}, {high}], however: {value!r}")
 
 
+def refuse_other_kind(value: object, kind: type, *, what: str) -> None:
+    """Refuse what is of another type, by a TypeError; a bool is no number."""
+    if not isinstance(value, _NUMBERS.get(kind, kind)) or isinstance(value, bool) != (kind is bool):
+        raise TypeError(f"{what} must be of type {kind.__name__}, however: {value!r}")
+
+
 def refuse_missing(package: str, *, what: str, install: str) -> None:
     """Refuse an option where the package it needs is not here; `install` is what pip calls what brings it."""
     if importlib.util.find_spec(package) is None:
@@ -50,6 +60,7 @@ class Checked:
     """A dataclass that refuses values which its fields do not allow; None passes where it is the default."""
 
     def __post_init__(self) -> None:
+        hints = get_type_hints(type(self))
         for each in fields(self):  # type: ignore[arg-type]  # a mixin of dataclasses
             value, allowed = getattr(self, each.name), each.metadata
             if value is None and each.default is None:
@@ -58,6 +69,9 @@ class Checked:
                 refuse_unknown([value], known=allowed["known"], what=each.name)
             elif "low" in allowed:
                 refuse_outside(value, low=allowed["low"], high=allowed["high"], what=each.name)
+            hint = hints[each.name]
+            kinds = [get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else [hint])]
+            refuse_other_kind(value, next((kind for kind in kinds if isinstance(value, kind)), kinds[0]), what=each.name)
 
 
 def take_tuple(instance: object, name: str, *, of: type) -> None:

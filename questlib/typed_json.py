@@ -2,17 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
-from numbers import Integral, Real
 from types import NoneType, UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from questlib.checks import refuse_unknown
+from questlib.checks import refuse_other_kind, refuse_unknown
 
 Typed = TypeVar("Typed")
 Families = Mapping[type, Mapping[str, type]]
-
-# NumPy's numbers are these too.
-_NUMBERS: dict[type, type] = {int: Integral, float: Real}
 
 
 def write_typed(value: Any) -> Any:  # noqa: ANN401  whatever JSON holds
@@ -76,8 +72,7 @@ def _read(hint: Any, value: Any, *, where: str, families: Families) -> Any:  # n
                 for key, each in value.items()
             }
     plain = hint if isinstance(hint, type) else get_origin(hint)
-    if not isinstance(value, _NUMBERS.get(plain, plain)) or isinstance(value, bool) != (plain is bool):
-        raise TypeError(f"{where} must be of type {plain.__name__}, however: {value!r}")
+    refuse_other_kind(value, plain, what=where)
     return plain(value)
 
 

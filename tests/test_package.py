@@ -126,6 +126,10 @@ def test_encoder_of_a_recipe_may_be_a_path_and_its_stages_a_list() -> None:
         ("encoder", None, "encoder must be a name or a folder, however: None"),
         ("stages", {"name": "full"}, "stages must be a list of Stage, however: {'name': 'full'}; put one into"),
         ("stages", [{"name": "full"}], "stages must be a list of Stage"),
+        ("name", 5, "name must be of type str, however: 5"),
+        ("layout", {"max_length": 32}, "layout must be of type TextLayout, however: {'max_length': 32}"),
+        ("model", None, "model must be of type ModelOptions, however: None"),
+        ("cycles", 1.5, "cycles must be of type int, however: 1.5"),
     ],
 )
 def test_recipe_that_is_built_of_something_else_is_refused_at_once(field: str, value: object, message: str) -> None:
@@ -136,3 +140,7 @@ def test_recipe_that_is_built_of_something_else_is_refused_at_once(field: str, v
         replace(stage, trainable="head.*")
     with pytest.raises(TypeError, match="members must be a list of MemberRecipe, however: LexicalRecipe"):
         questlib.Recipe(members=questlib.LexicalRecipe())
+    with pytest.raises(TypeError, match="use_text_statistics must be of type bool, however: 'no'"):
+        questlib.MetadataOptions(use_text_statistics="no")
+    with pytest.raises(TypeError, match=r"batch_size must be of type int, however: 16\.0"):
+        questlib.TrainingSettings(batch_size=16.0)
