@@ -62,7 +62,7 @@ def train_members(
     """
     if recipe.leaks:
         logger.warning("split=random leaks: a question stands on both sides, and the score reads too high")
-    run_folder, cache_folder = Path(run_folder), find_cache(Path(cache_folder))
+    run_folder, cache_folder = Path(run_folder).expanduser(), find_cache(Path(cache_folder))
     if devices is None:
         devices = [pick_device()] if find_launched().by_launcher else pick_devices()
     _refuse_unscorable(tables, recipe)

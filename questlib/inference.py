@@ -49,7 +49,7 @@ def predict_table(
         FileNotFoundError: If the folder holds no ensemble, or a fold that the ensemble stands on is not finished.
         ValueError: If a column is missing, or a fold holds something else than its run wrote.
     """
-    run_folder = Path(run_folder)
+    run_folder = Path(run_folder).expanduser()
     refuse_missing(frame, columns=INPUT_COLUMNS[1:])
     folders, frame = find_folds(run_folder, changed_on_purpose=changed_on_purpose), fill_nulls(frame)
     ensemble = Ensemble.from_json((run_folder / ENSEMBLE).read_text(encoding="utf-8"))

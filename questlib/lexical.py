@@ -89,7 +89,7 @@ class LexicalModel(BaseEstimator):
             "words": {column: words.get_feature_names_out().tolist() for column, words in self.words_.items()},
             "categories": [values.tolist() for values in self.one_hot_.categories_],
         }
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         write_json(folder / _STATE, state)
         arrays = {f"idf.{column}": vectorizer.idf_ for column, vectorizer in self.words_.items()}
         arrays |= {"length_mean": self.length_mean_, "length_scale": self.length_scale_}
@@ -99,7 +99,8 @@ class LexicalModel(BaseEstimator):
     @classmethod
     def load(cls, folder: str | Path) -> Self:
         """Read a model that predicts as the one that was saved."""
-        state, arrays = read_json(Path(folder) / _STATE), load_file(Path(folder) / _ARRAYS)
+        folder = Path(folder).expanduser()
+        state, arrays = read_json(folder / _STATE), load_file(folder / _ARRAYS)
         model = cls(**state["settings"])
         model.words_ = {column: _build_vectorizer(vocabulary=words) for column, words in state["words"].items()}
         for column, vectorizer in model.words_.items():

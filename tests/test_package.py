@@ -113,6 +113,18 @@ def test_run_is_trained_and_predicts_in_folders_that_are_named_by_strings(toy_fo
         questlib.predict_table(run_folder, tables.test.drop(columns="host"))
 
 
+def test_folders_may_lie_in_the_home(toy_folder, lexical_recipe, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    tables, run_folder, options = questlib.read_tables("~/toy"), "~/run", {"cache_folder": "~/cache"}
+    questlib.train_members(tables, lexical_recipe, run_folder=run_folder, clock=questlib.Clock(run_folder), **options)
+    questlib.predict_table(run_folder, tables.test, **options)
+    fold = questlib.load_member("~/run/members/lexical/fold-0", **options)
+    fold.save("~/saved")
+    questlib.LexicalModel.load("~/saved").save("~/model")
+    assert {path.name for path in tmp_path.iterdir()} == {"toy", "run", "cache", "saved", "model"}
+
+
 def test_encoder_of_a_recipe_may_be_a_path_and_its_stages_a_list() -> None:
     stage = questlib.Stage(name="full", trainable=["*"], epochs=1, learning_rate=1e-5, head_learning_rate=1e-3)
     recipe = questlib.TransformerRecipe(encoder=Path("some/encoder"), stages=[stage])

@@ -60,8 +60,8 @@ class Member(ABC, Generic[RecipeOfKind]):
             )
         self.recipe = recipe
         self.cache_folder = find_cache(Path(cache_folder))
-        self.log_folder = self.cache_folder / "logs" if log_folder is None else Path(log_folder)
-        self.checkpoint_folder = None if checkpoint_folder is None else Path(checkpoint_folder)
+        self.log_folder = self.cache_folder / "logs" if log_folder is None else Path(log_folder).expanduser()
+        self.checkpoint_folder = None if checkpoint_folder is None else Path(checkpoint_folder).expanduser()
         self.history: list[dict] = []
         self.notes: list[str] = []
         self.deadline, self.share = math.inf, WHOLE
@@ -129,7 +129,7 @@ class Member(ABC, Generic[RecipeOfKind]):
     def save(self, folder: str | Path) -> None:
         """Write the recipe and what was learned: weights as safetensors, all else as JSON."""
         self._refuse_unfitted("is saved")
-        folder = Path(folder)
+        folder = Path(folder).expanduser()
         write_json(folder / RECIPE, write_typed(self.recipe.without_paths()))
         self._save(folder)
 
@@ -138,7 +138,7 @@ class Member(ABC, Generic[RecipeOfKind]):
         """Read a member that predicts as the one that was saved."""
         recipe: Any = read_recipe(folder)  # of this kind, or refused
         member = cls(recipe, cache_folder=cache_folder)
-        member._load(Path(folder))
+        member._load(Path(folder).expanduser())
         member._is_fitted = True
         return member
 
@@ -161,7 +161,7 @@ class Member(ABC, Generic[RecipeOfKind]):
 
 def read_recipe(folder: str | Path) -> MemberRecipe:
     """Read the recipe of a member that was saved in a folder."""
-    path = Path(folder) / RECIPE
+    path = Path(folder).expanduser() / RECIPE
     content = read_json(path) if path.is_file() else {}
     if "kind" not in content:  # that of a whole run has none
         raise FileNotFoundError(
