@@ -21,6 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from questlib.metrics import Questions, number_questions, one_row_per_question, spearman_by_target
 from questlib.ranks import FloatArray
+from questlib.run_folder import as_json
 
 _SPREADS = (0.0, 0.05, 0.1, 0.2, 0.4)
 _N_FOLDS, _N_DRAWS = 4, 5
@@ -29,7 +30,7 @@ _N_FOLDS, _N_DRAWS = 4, 5
 class Blend(BaseEstimator):
     """Average models with non-negative weights that sum to 1, per target, drawn towards equal weights.
 
-    Targets that are likely to trust the same models have the same number in `groups`; without it all are one group.
+    Targets that are likely to trust the same models have the same number or name in `groups`; without it all are one group.
 
     Attributes:
         weights_: Shape (n_models, n_targets), each column sums to 1.
@@ -41,7 +42,7 @@ class Blend(BaseEstimator):
         [0.3, 0.3, 0.75, 0.65]
     """
 
-    def __init__(self, *, groups: Sequence[int] | None = None) -> None:
+    def __init__(self, *, groups: Sequence[object] | None = None) -> None:
         self.groups = groups
 
     def fit(
@@ -83,8 +84,8 @@ class Blend(BaseEstimator):
     def to_json(self) -> str:
         """Write what was set and learned as JSON."""
         check_is_fitted(self)
-        groups = None if self.groups is None else [int(group) for group in self.groups]
-        return json.dumps({"groups": groups, "trust": self.trust_.tolist(), "weights": self.weights_.tolist()})
+        groups = None if self.groups is None else np.asarray(self.groups).tolist()
+        return as_json({"groups": groups, "trust": self.trust_.tolist(), "weights": self.weights_.tolist()})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from questlib.metrics import read_names
 from questlib.ranks import FloatArray
+from questlib.run_folder import as_json
 
 
 class HostRates(BaseEstimator):
@@ -70,7 +71,7 @@ class HostRates(BaseEstimator):
     def to_json(self) -> str:
         """Write what was set and learned as JSON."""
         check_is_fitted(self)
-        return json.dumps(self.get_params() | {"n_targets": self.n_targets_, "rates": self.rates_})
+        return as_json(self.get_params() | {"n_targets": self.n_targets_, "rates": self.rates_})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -12,6 +12,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from questlib.data import refuse_missing
+from questlib.run_folder import as_json
 from questlib.schema import METADATA_COLUMNS, TEXT_COLUMNS
 
 _STATISTICS = {
@@ -108,7 +109,7 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         state = {name: getattr(self, name) for name in ("categories_", "hosts_")}
         arrays = {name: getattr(self, name).tolist() for name in ("means_", "scales_")}
-        return json.dumps({"parameters": self.get_params(), "state": state, "arrays": arrays}, indent=1)
+        return as_json({"parameters": self.get_params(), "state": state, "arrays": arrays})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -40,6 +40,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from questlib.metrics import Questions, number_questions
 from questlib.ranks import FloatArray
+from questlib.run_folder import as_json
 from questlib.segmentation import best_segments
 
 # Boundaries between cells: evenly spaced over the rows, and geometric towards both ends, where rare ratings live.
@@ -136,7 +137,7 @@ class RankTies(BaseEstimator):
         """Write what was set and learned as JSON; an open end of an interval is null."""
         check_is_fitted(self)
         intervals = [[[end if np.isfinite(end) else None for end in run] for run in runs] for runs in self.intervals_]
-        return json.dumps({"settings": self.get_params(), "intervals": intervals})
+        return as_json({"settings": self.get_params(), "intervals": intervals})
 
     @classmethod
     def from_json(cls, text: str) -> Self:

@@ -99,6 +99,8 @@ def test_state_survives_json() -> None:
     blend = Blend(groups=[0, 0, 1, 1]).fit(models, targets)
     read = Blend.from_json(blend.to_json())
     assert read.groups == [0, 0, 1, 1]
+    named = Blend(groups=["question", "question", "answer", "answer"]).fit(models, targets)
+    assert Blend.from_json(named.to_json()).groups == named.groups
     assert np.array_equal(read.transform(models), blend.transform(models))
 
 

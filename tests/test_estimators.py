@@ -156,6 +156,18 @@ def test_what_is_saved_answers_as_what_was_fitted(case: Case, tmp_path) -> None:
     assert np.array_equal(answer_of(case, read), answer_of(case, estimator))
 
 
+def test_what_was_set_by_numpys_numbers_is_saved_too(case: Case, tmp_path) -> None:
+    known = {name: np.array(value) for name, value in case.estimator.get_params().items()}
+    asked = {name: value if value.ndim else value[()] for name, value in known.items()}  # as of an array of choices
+    estimator = clone(case.estimator).set_params(**asked).fit(*case.fit)
+    if hasattr(estimator, "to_json"):
+        read = type(estimator).from_json(estimator.to_json())
+    else:
+        estimator.save(tmp_path)
+        read = type(estimator).load(tmp_path)
+    assert read.get_params() == case.estimator.get_params()
+
+
 @pytest.mark.parametrize("output", ["default", "pandas"])
 def test_estimator_works_whatever_kind_of_output_is_set_for_all(case: Case, output: str) -> None:
     expected = answer_of(case, clone(case.estimator).fit(*case.fit))
