@@ -19,7 +19,7 @@ from sklearn.base import BaseEstimator
 from sklearn.model_selection import GroupKFold
 from sklearn.utils.validation import check_is_fitted
 
-from questlib.metrics import Questions, number_questions, one_row_per_question, spearman_by_target
+from questlib.metrics import Questions, number_questions, one_row_per_question, read_numbers, spearman_by_target
 from questlib.ranks import FloatArray
 from questlib.run_folder import as_json
 
@@ -30,7 +30,7 @@ _N_FOLDS, _N_DRAWS = 4, 5
 class Blend(BaseEstimator):
     """Average models with non-negative weights that sum to 1, per target, drawn towards equal weights.
 
-    Targets that are likely to trust the same models have the same number or name in `groups`; without it all are one group.
+    Targets that are likely to trust the same models have the same number or name in `groups`; without it all are one.
 
     Attributes:
         weights_: Shape (n_models, n_targets), each column sums to 1.
@@ -49,7 +49,7 @@ class Blend(BaseEstimator):
         self, predictions: Sequence[npt.ArrayLike], targets: npt.ArrayLike, *, questions: Questions | None = None
     ) -> Self:
         """Learn weights from out-of-fold scores, (n_rows, n_targets) per model; without questions every row is one."""
-        scores, true = _stacked(predictions), np.asarray(targets, dtype=np.float64)
+        scores, true = _stacked(predictions), read_numbers(targets, what="targets")
         if true.shape != scores.shape[1:] or not len(true):
             raise ValueError(
                 "predictions and targets must share one shape (n_rows, n_targets) with rows, however: "
@@ -97,7 +97,7 @@ class Blend(BaseEstimator):
 
 
 def _stacked(predictions: Sequence[npt.ArrayLike]) -> FloatArray:
-    arrays = [np.asarray(one, dtype=np.float64) for one in predictions]
+    arrays = [read_numbers(one, what=f"predictions of model {number}") for number, one in enumerate(predictions)]
     shapes = list(dict.fromkeys(one.shape for one in arrays))  # each once: one array is taken for thousands of models
     if len(shapes) != 1 or arrays[0].ndim != 2:
         raise ValueError(

@@ -71,7 +71,9 @@ class Checked:
                 refuse_outside(value, low=allowed["low"], high=allowed["high"], what=each.name)
             hint = hints[each.name]
             kinds = [get_origin(kind) or kind for kind in (get_args(hint) if isinstance(hint, UnionType) else [hint])]
-            refuse_other_kind(value, next((kind for kind in kinds if isinstance(value, kind)), kinds[0]), what=each.name)
+            refuse_other_kind(
+                value, next((kind for kind in kinds if isinstance(value, kind)), kinds[0]), what=each.name
+            )
 
 
 def take_tuple(instance: object, name: str, *, of: type) -> None:

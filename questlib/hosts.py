@@ -13,7 +13,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from questlib.metrics import read_names
+from questlib.metrics import read_names, read_numbers
 from questlib.ranks import FloatArray
 from questlib.run_folder import as_json
 
@@ -38,7 +38,7 @@ class HostRates(BaseEstimator):
 
     def fit(self, hosts: Sequence[str] | npt.NDArray | pd.Series, targets: npt.ArrayLike) -> Self:
         """Learn the factors from the training fold's ratings in [0, 1], shape (n_rows, n_targets)."""
-        true = np.asarray(targets, dtype=np.float64)
+        true = read_numbers(targets, what="targets")
         if true.ndim != 2:
             raise ValueError(f"targets must have shape (n_rows, n_targets), however: {true.shape=}")
         names = _read_hosts(hosts, n_rows=len(true))
@@ -58,7 +58,7 @@ class HostRates(BaseEstimator):
     def transform(self, predictions: npt.ArrayLike, hosts: Sequence[str] | npt.NDArray | pd.Series) -> FloatArray:
         """Scale the rare columns of scores of at least 0, shape (n_rows, n_targets)."""
         check_is_fitted(self)
-        scaled = np.array(predictions, dtype=np.float64)
+        scaled = read_numbers(predictions, what="predictions").copy()
         if scaled.ndim != 2 or scaled.shape[1] != self.n_targets_:
             raise ValueError(f"predictions must have {self.n_targets_} columns, however: {scaled.shape=}")
         names = _read_hosts(hosts, n_rows=len(scaled))

@@ -19,6 +19,7 @@ from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils.validation import check_is_fitted
 
 from questlib.data import fill_nulls, refuse_missing
+from questlib.metrics import read_numbers
 from questlib.ranks import FloatArray
 from questlib.run_folder import read_json, write_json, written_whole
 from questlib.schema import METADATA_COLUMNS, TEXT_COLUMNS
@@ -50,7 +51,7 @@ class LexicalModel(BaseEstimator):
 
     def fit(self, frame: pd.DataFrame, targets: npt.ArrayLike) -> Self:
         """Learn from text and metadata, nulls filled, and from ratings in [0, 1], shape (n_rows, n_targets)."""
-        true = np.asarray(targets, dtype=np.float64)
+        true = read_numbers(targets, what="targets")
         if true.ndim != 2 or len(true) != len(frame) or not len(true):
             raise ValueError(f"targets must have shape ({len(frame)}, n_targets) with rows, however: {true.shape=}")
         if not np.isfinite(true).all():

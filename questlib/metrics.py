@@ -39,6 +39,12 @@ def spearman_by_target(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> Fl
 
 
 def _read_pair(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[FloatArray, FloatArray]:
+    predicted, true = read_numbers(predictions, what="predictions"), read_numbers(targets, what="targets")
+    if predicted.shape != true.shape or predicted.ndim != 2:
+        raise ValueError(
+            "predictions and targets must share one shape (n_rows, n_targets), however: "
+            f"{predicted.shape=}, {true.shape=}"
+        )
     if isinstance(predictions, pd.DataFrame) and isinstance(targets, pd.DataFrame):
         for name in ("index", "columns"):
             labels = getattr(predictions, name), getattr(targets, name)
@@ -49,12 +55,6 @@ def _read_pair(predictions: npt.ArrayLike, targets: npt.ArrayLike) -> tuple[Floa
                     f"predictions and targets must have their {name} in the same order, however the first to differ "
                     f"are {first}; reindex one like the other, or give arrays"
                 )
-    predicted, true = np.asarray(predictions, dtype=np.float64), np.asarray(targets, dtype=np.float64)
-    if predicted.shape != true.shape or predicted.ndim != 2:
-        raise ValueError(
-            "predictions and targets must share one shape (n_rows, n_targets), however: "
-            f"{predicted.shape=}, {true.shape=}"
-        )
     return predicted, true
 
 
@@ -79,6 +79,16 @@ def _mean_defined(by_target: FloatArray, *, but: str = "") -> float:
     if not len(defined):
         raise ValueError(f"at least one target column{but} must vary, however: every column is constant")
     return float(defined.mean())
+
+
+def read_numbers(values: npt.ArrayLike, *, what: str) -> FloatArray:
+    """Read a table, called `what`, of anything that is a number; a null of whatever kind is NaN."""
+    try:
+        if isinstance(values, pd.DataFrame):
+            return values.to_numpy(dtype=np.float64, na_value=np.nan)
+        return np.asarray(values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"{what} must hold numbers alone, (n_rows, n_targets), however: {error}") from error
 
 
 def read_names(
@@ -108,9 +118,11 @@ def one_row_per_question(questions: Questions, *, draws: int, seed: int) -> list
 
 
 def _draw_rows(question_index: npt.NDArray[np.intp], *, draws: int, seed: int) -> list[npt.NDArray]:
-    if not len(question_index) or draws < 1 or seed < 0:
+    are_whole = all(isinstance(each, int | np.integer) for each in (draws, seed))
+    if not len(question_index) or not are_whole or draws < 1 or seed < 0:
         raise ValueError(
-            f"there must be rows, draws and a seed of at least 0, however: {len(question_index)=}, {draws=}, {seed=}"
+            "there must be rows, draws and a seed of at least 0, in whole numbers, however: "
+            f"{len(question_index)=}, {draws=}, {seed=}"
         )
     generator = np.random.default_rng(seed)
     orders = (generator.permutation(len(question_index)) for _ in range(draws))

@@ -38,7 +38,7 @@ from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from questlib.metrics import Questions, number_questions
+from questlib.metrics import Questions, number_questions, read_numbers
 from questlib.ranks import FloatArray
 from questlib.run_folder import as_json
 from questlib.segmentation import best_segments
@@ -152,7 +152,7 @@ class RankTies(BaseEstimator):
 
 
 def _checked(name: str, values: npt.ArrayLike) -> FloatArray:
-    array = np.asarray(values, dtype=np.float64)
+    array = read_numbers(values, what=name)
     if array.ndim != 2:
         raise ValueError(f"{name} must have shape (n_rows, n_targets), however: {array.shape=}")
     if not np.isfinite(array).all():

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata, spearmanr
 
+from questlib.blending import Blend
 from questlib.data import assign_folds
+from questlib.hosts import HostRates
 from questlib.metrics import mean_spearman, one_row_per_question, score_predictions, spearman_by_target
 from questlib.schema import RARE_TARGET, TARGETS
+from questlib.ties import RankTies
 
 RARE = TARGETS.index(RARE_TARGET)
 # Few levels, so that most columns hold ties; tiny and huge ones, because only the order may count.
@@ -100,6 +103,12 @@ def test_mean_is_refused_when_every_target_is_constant() -> None:
     [
         (np.zeros((3, 2)), np.zeros((3, 3)), r"share one shape .*predicted.shape=\(3, 2\), true.shape=\(3, 3\)"),
         (np.zeros(3), np.zeros(3), r"share one shape .*predicted.shape=\(3,\)"),
+        (
+            pd.DataFrame([[0], [1], [1]], index=[0, 1, 0]),
+            pd.DataFrame([[0], [1]]),
+            r"predicted.shape=\(3, 1\), true.shape",
+        ),
+        (pd.DataFrame({"a": [0.5, None], "b": [0, 1]}).convert_dtypes(), np.eye(2), r"NaN in columns \[0\]"),
         (np.zeros((1, 2)), np.zeros((1, 2)), r"at least two rows, however: len\(predicted\)=1"),
         (np.zeros((0, 2)), np.zeros((0, 2)), r"at least two rows, however: len\(predicted\)=0"),
         ([[0, np.nan], [1, 1]], np.eye(2), r"predictions must not hold NaN, however: NaN in columns \[1\]"),
@@ -111,6 +120,23 @@ def test_spearman_refuses_what_cannot_be_ranked(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         spearman_by_target(predictions, targets)
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [([["a"], ["b"]], "could not convert string to float: 'a'"), ([[0, 1], [1]], "inhomogeneous")],
+)
+def test_what_is_no_table_of_numbers_is_refused_by_its_name(values: list, said: str) -> None:
+    for call in (
+        lambda: mean_spearman(np.eye(2), values),
+        lambda: RankTies().fit(np.eye(2), values),
+        lambda: Blend().fit([np.eye(2)], values),
+        lambda: HostRates().fit(["a", "b"], values),
+    ):
+        with pytest.raises(TypeError, match=f"targets must hold numbers alone, .*however: .*{said}"):
+            call()
+    with pytest.raises(TypeError, match=f"predictions of model 1 must hold numbers alone, .*however: .*{said}"):
+        Blend().fit([np.eye(2), values], np.eye(2))
 
 
 @pytest.mark.parametrize(
@@ -185,9 +211,13 @@ def test_rows_without_a_question_are_not_taken_for_one_question(read: Callable, 
             call()
 
 
-@pytest.mark.parametrize(("questions", "draws", "seed"), [([], 3, 0), (["a"], 0, 0), (["a"], -1, 0), (["a"], 1, -1)])
+@pytest.mark.parametrize(
+    ("questions", "draws", "seed"), [([], 3, 0), (["a"], 0, 0), (["a"], 2.5, 0), (["a"], 1, -1), (["a"], 1, None)]
+)
 def test_one_row_per_question_refuses_no_rows_no_draws_and_no_seed(questions: list[str], draws: int, seed: int) -> None:
-    message = rf"of at least 0, however: len\(question_index\)={len(questions)}, draws={draws}, seed={seed}"
+    message = (
+        rf"of at least 0, in whole numbers, however: len\(question_index\)={len(questions)}, draws={draws}, seed={seed}"
+    )
     with pytest.raises(ValueError, match=message):
         one_row_per_question(questions, draws=draws, seed=seed)
 
