@@ -9,7 +9,9 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import rankdata
 
+from questlib.checks import refuse_unknown
 from questlib.csv_table import write_csv
+from questlib.data import refuse_missing
 from questlib.ranks import FloatArray
 from questlib.schema import ID, TARGETS
 
@@ -17,14 +19,26 @@ _SPREAD = 1e-6  # far below what any rating or tie is about
 
 
 def write_submission(
-    path: str | Path, predictions: npt.NDArray, *, ids: npt.ArrayLike, sample_submission: pd.DataFrame
+    path: str | Path, predictions: npt.ArrayLike, *, ids: npt.ArrayLike, sample_submission: pd.DataFrame
 ) -> pd.DataFrame:
     """Write predictions, in [0, 1], (n_rows, 30), as CSV in the sample's column order and the test's row order.
 
-    What `check_against_sample` refuses is not written. The table that was written is returned.
+    Those of a frame are known by its columns. What `check_against_sample` refuses is not written. The table that was
+    written is returned.
     """
+    refuse_missing(sample_submission, columns=(ID, *TARGETS), what="sample_submission")
+    refuse_unknown(sample_submission.columns, known=(ID, *TARGETS), what="column of sample_submission")
+    if isinstance(predictions, pd.DataFrame):
+        refuse_missing(predictions, columns=TARGETS, what="predictions")
+        predictions = predictions[list(TARGETS)].to_numpy()
+    names = np.asarray(ids)  # by position: a Series would be aligned on its index
+    if np.shape(predictions) != (names.size, len(TARGETS)):
+        raise ValueError(
+            f"predictions must have shape (n_rows, {len(TARGETS)}), with as many ids, however: "
+            f"{np.shape(predictions)=}, {names.shape=}"
+        )
     frame = pd.DataFrame(predictions, columns=list(TARGETS))
-    frame.insert(0, ID, np.asarray(ids))  # by position: a Series would be aligned on its index
+    frame.insert(0, ID, names.ravel())
     frame = frame[list(sample_submission.columns)]
     check_against_sample(frame, sample_submission)
     write_csv(Path(path).expanduser(), frame)

@@ -73,6 +73,34 @@ def test_submission_of_other_ids_than_the_samples_is_not_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"predictions": np.full((4, 29), 0.5)},
+            r"shape \(n_rows, 30\), with as many ids, .*\(4, 29\), names.shape=\(4,\)",
+        ),
+        ({"ids": IDS[:3]}, r"with as many ids, however: .*\(4, 30\), names.shape=\(3,\)"),
+        (
+            {"predictions": pd.DataFrame(np.full((4, 30), 0.5))},
+            "predictions must hold the columns .* it holds .0, 1, 2",
+        ),
+        ({"sample_submission": "sample.csv"}, "sample_submission must be a pandas DataFrame, however: .*str"),
+        ({"sample_submission": sample(COLUMNS[1:], IDS)}, r"sample_submission must hold the columns \['qa_id'\]"),
+        ({"sample_submission": sample([*COLUMNS, "fold"], IDS)}, "unknown column of sample_submission: 'fold'"),
+    ],
+)
+def test_submission_of_another_shape_is_refused_by_what_is_wrong_with_it(
+    tmp_path: Path, predictions: npt.NDArray, change: dict, message: str
+) -> None:
+    given = {"predictions": predictions, "ids": IDS, "sample_submission": sample(COLUMNS, IDS)} | change
+    with pytest.raises((TypeError, ValueError), match=message):
+        write_submission(tmp_path / "s.csv", **given)
+    frame = pd.DataFrame(predictions, columns=COLUMNS[1:], index=[5, 6, 7, 8])[COLUMNS[:0:-1]]
+    written = write_submission(tmp_path / "s.csv", frame, ids=IDS, sample_submission=sample(COLUMNS, IDS))
+    assert np.array_equal(written[COLUMNS[1:]], predictions)
+
+
 @pytest.mark.parametrize("value", [np.nan, -0.001, 1.001, np.inf])
 def test_submission_that_is_refused_leaves_the_former_one(
     tmp_path: Path, predictions: npt.NDArray, value: float
