@@ -151,8 +151,10 @@ def question_of(frame: pd.DataFrame) -> npt.NDArray:
     That is the url of another row that has both, or a hash of them.
 
     Raises:
-        ValueError: If a url is null and there is no title or body to tell the question by.
+        TypeError: If the frame is none.
+        ValueError: If there is no url, or one is null and there is no title or body to tell the question by.
     """
+    refuse_missing(frame, columns=(QUESTION,))
     questions = frame[QUESTION].astype(object)
     if questions.isna().any():
         if not {"question_title", "question_body"} <= set(frame.columns):
@@ -183,7 +185,7 @@ def assign_folds(questions: Questions, *, split: str, folds: int, seed: int) -> 
     refuse_unknown([split], known=splitters, what="split")
     question = number_questions(questions, n_rows=len(questions))
     n_questions = len(np.unique(question))
-    if not 2 <= folds <= n_questions:
+    if not isinstance(folds, int | np.integer) or not 2 <= folds <= n_questions:
         raise ValueError(f"folds must lie between 2 and the number of questions, however: {folds=}, {n_questions=}")
     splitter = splitters[split](n_splits=folds, shuffle=True, random_state=seed)
     fold_of_row = np.empty(len(question), dtype=np.intp)

@@ -42,6 +42,9 @@ class Ensemble(BaseEstimator):
     def blend(self, predictions: Mapping[str, FloatArray], *, hosts: npt.NDArray) -> FloatArray:
         """Blend and scale the predictions of the members of `fit`, but leave every row its own place: in [0, 1]."""
         check_is_fitted(self)
+        missing = [name for name in self.members_ if name not in predictions]
+        if missing:
+            raise ValueError(f"predictions must be those of {self.members_}, by name, however missing: {missing}")
         in_order = [predictions[name] for name in self.members_]
         return self.hosts_.transform(self.blend_.transform(in_order), hosts)
 

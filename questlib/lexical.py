@@ -18,6 +18,7 @@ from sklearn.kernel_ridge import KernelRidge
 from sklearn.preprocessing import OneHotEncoder
 from sklearn.utils.validation import check_is_fitted
 
+from questlib.checks import refuse_outside
 from questlib.data import fill_nulls, refuse_missing
 from questlib.metrics import read_numbers
 from questlib.ranks import FloatArray
@@ -51,12 +52,14 @@ class LexicalModel(BaseEstimator):
 
     def fit(self, frame: pd.DataFrame, targets: npt.ArrayLike) -> Self:
         """Learn from text and metadata, nulls filled, and from ratings in [0, 1], shape (n_rows, n_targets)."""
+        for name in ("metadata_weight", "length_weight"):
+            refuse_outside(getattr(self, name), low=0, high=1e6, what=name)
+        filled = _filled(frame)
         true = read_numbers(targets, what="targets")
         if true.ndim != 2 or len(true) != len(frame) or not len(true):
             raise ValueError(f"targets must have shape ({len(frame)}, n_targets) with rows, however: {true.shape=}")
         if not np.isfinite(true).all():
             raise ValueError("targets must be finite, however: they hold NaN or infinity; drop these rows")
-        filled = _filled(frame)
         found = {column: _fit_vectorizer(filled[column]) for column in TEXT_COLUMNS}
         self.words_ = {column: vectorizer for column, vectorizer in found.items() if vectorizer is not None}
         self.one_hot_ = _build_one_hot().fit(filled[list(METADATA_COLUMNS)])
@@ -72,9 +75,10 @@ class LexicalModel(BaseEstimator):
     def predict(self, frame: pd.DataFrame) -> FloatArray:
         """Predict ratings in [0, 1]; words, hosts and categories that `fit` has not seen count as absent."""
         check_is_fitted(self)
-        if not len(frame):
+        filled = _filled(frame)
+        if not len(filled):
             return np.zeros((0, len(self.mean_)))
-        return np.clip(self._transform(_filled(frame)) @ self.weights_ + self.mean_, 0, 1)
+        return np.clip(self._transform(filled) @ self.weights_ + self.mean_, 0, 1)
 
     def _transform(self, filled: pd.DataFrame) -> csr_array:
         texts = [vectorizer.transform(filled[column]) for column, vectorizer in self.words_.items()]

@@ -314,6 +314,15 @@ def test_question_needs_title_and_body_only_where_there_is_no_url(toy_frame: pd.
         question_of(narrow)
 
 
+def test_question_of_what_is_no_table_or_names_none_is_refused(toy_frame: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match=r"frame must hold the columns \['url'\], however it holds"):
+        question_of(toy_frame.drop(columns=QUESTION))
+    with pytest.raises(ValueError, match=r"frame must name each column once, however doubled: \['url'\]"):
+        question_of(pd.concat([toy_frame, toy_frame[[QUESTION]]], axis=1))
+    with pytest.raises(TypeError, match="frame must be a pandas DataFrame, however: .*Series"):
+        question_of(toy_frame[QUESTION])
+
+
 # Folds
 
 QUESTIONS = st.lists(st.integers(0, 12).map(str), min_size=6, max_size=60).map(np.array)
@@ -349,9 +358,9 @@ def test_folds_depend_on_the_seed(split: str) -> None:
     assert (one != other).any()
 
 
-@pytest.mark.parametrize("folds", [-1, 0, 1, 4])
-def test_folds_are_refused_where_they_cannot_be(folds: int) -> None:
-    with pytest.raises(ValueError, match=f"folds must lie between 2 and .*however: folds={folds}, n_questions=3"):
+@pytest.mark.parametrize("folds", [-1, 0, 1, 4, 2.0, "2"])
+def test_folds_are_refused_where_they_cannot_be(folds: object) -> None:
+    with pytest.raises(ValueError, match=f"folds must lie between 2 and .*however: folds={folds!r}, n_questions=3"):
         assign_folds(np.array(["a", "b", "c", "c"]), split="question", folds=folds, seed=0)
 
 

@@ -104,5 +104,5 @@ def test_members_are_known_by_name_whatever_their_order(material):
     turned = dict(reversed(members.items()))
     hosts = material["hosts"]
     assert np.array_equal(ensemble.transform(turned, hosts=hosts), ensemble.transform(members, hosts=hosts))
-    with pytest.raises(KeyError, match="weak"):
+    with pytest.raises(ValueError, match=r"those of \['good', 'weak'\], by name, however missing: \['weak'\]"):
         ensemble.transform({"good": members["good"]}, hosts=hosts)

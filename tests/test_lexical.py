@@ -88,6 +88,10 @@ def test_model_refuses_what_it_cannot_read() -> None:
         LexicalModel().fit(known, ratings[:29])
     with pytest.raises(ValueError, match="targets must be finite"):
         LexicalModel().fit(known, np.where(ratings > 0, np.nan, ratings))
+    fitted = LexicalModel().fit(known, ratings)
+    for call in (lambda: LexicalModel().fit(None, ratings), lambda: fitted.predict([])):
+        with pytest.raises(TypeError, match="frame must be a pandas DataFrame, however: "):
+            call()
     with pytest.raises(NotFittedError, match="LexicalModel instance is not fitted yet"):
         LexicalModel().predict(known)
 
