@@ -13,6 +13,7 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from questlib.checks import refuse_outside
 from questlib.metrics import read_names, read_numbers
 from questlib.ranks import FloatArray
 from questlib.run_folder import as_json
@@ -42,8 +43,12 @@ class HostRates(BaseEstimator):
         if true.ndim != 2:
             raise ValueError(f"targets must have shape (n_rows, n_targets), however: {true.shape=}")
         names = _read_hosts(hosts, n_rows=len(true))
-        if not np.isfinite(true).all():
-            raise ValueError("targets must be finite, however: they hold NaN or infinity; drop these rows")
+        if not len(true) or not ((true >= 0) & (true <= 1)).all():
+            raise ValueError(
+                f"targets must be ratings in [0, 1], however: {len(true)=}, or some are NaN or outside; drop these rows"
+            )
+        refuse_outside(self.rare_share, low=0, high=1, what="rare_share")
+        refuse_outside(self.strength, low=0, high=1e9, what="strength")
         known, place, n_rows = np.unique(names, return_inverse=True, return_counts=True)
         self.n_targets_ = true.shape[1]
         self.rates_: dict[int, dict[str, float]] = {}

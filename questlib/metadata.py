@@ -53,6 +53,8 @@ class MetadataEncoder(TransformerMixin, BaseEstimator):
         refuse_missing(frame, columns=self._columns)
         if not isinstance(self.n_hosts, int | np.integer):
             raise TypeError(f"n_hosts must be a whole number, however: {self.n_hosts!r}")
+        if not isinstance(self.use_text_statistics, bool | np.bool_):  # a word for no is true
+            raise TypeError(f"use_text_statistics must be True or False, however: {self.use_text_statistics!r}")
         if self.n_hosts < 0 or frame.empty:
             raise ValueError(
                 f"n_hosts must not be negative and there must be rows, however: {self.n_hosts=}, {len(frame)=}"

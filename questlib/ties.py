@@ -38,6 +38,7 @@ from scipy.sparse import csr_array
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from questlib.checks import refuse_other_kind, refuse_outside
 from questlib.metrics import Questions, number_questions, read_numbers
 from questlib.ranks import FloatArray
 from questlib.run_folder import as_json
@@ -79,6 +80,9 @@ class RankTies(BaseEstimator):
 
     def fit(self, predictions: npt.ArrayLike, targets: npt.ArrayLike, *, questions: Questions | None = None) -> Self:
         """Learn which runs to tie, best from out-of-fold predictions; without questions every row is one."""
+        refuse_other_kind(self.n_resamples, int, what="n_resamples")
+        for name in ("caution", "least_gain", "n_resamples"):
+            refuse_outside(getattr(self, name), low=0, high=1e6, what=name)
         predicted, true = _checked("predictions", predictions), _checked("targets", targets)
         if predicted.shape != true.shape or not len(predicted):
             raise ValueError(

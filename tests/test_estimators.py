@@ -126,6 +126,25 @@ def test_every_parameter_that_is_set_counts(case: Case) -> None:
         changed.set_params(cautoin=1)
 
 
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("RankTies", {"caution": "high"}),
+        ("RankTies", {"caution": float("nan")}),
+        ("RankTies", {"n_resamples": 5.5}),
+        ("RankTies", {"n_resamples": -1}),
+        ("LexicalModel", {"metadata_weight": "1"}),
+        ("MetadataEncoder", {"use_text_statistics": "no"}),
+        ("HostRates", {"rare_share": "0.1"}),
+        ("HostRates", {"strength": -20}),
+    ],
+)
+def test_fit_refuses_a_parameter_that_cannot_be_by_its_name(name: str, options: dict[str, Any]) -> None:
+    case = CASES[name]
+    with pytest.raises((TypeError, ValueError), match=rf"{next(iter(options))} must .*however: "):
+        clone(case.estimator).set_params(**options).fit(*case.fit)
+
+
 def test_estimator_refuses_to_answer_or_to_be_saved_before_fit(case: Case, tmp_path) -> None:
     estimator, name = clone(case.estimator), type(case.estimator).__name__
     save = estimator.to_json if hasattr(estimator, "to_json") else lambda: estimator.save(tmp_path / "saved")

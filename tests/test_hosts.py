@@ -26,8 +26,11 @@ def test_host_rates_refuse_what_they_cannot_read() -> None:
         HostRates().fit(["a", "b"], np.zeros((3, 2)))
     with pytest.raises(ValueError, match=r"targets must have shape .*true.shape=\(2,\)"):
         HostRates().fit(["a", "b"], np.zeros(2))
-    with pytest.raises(ValueError, match="targets must be finite"):
-        HostRates().fit(["a"], [[np.nan]])
+    for hosts, ratings in ((["a"], [[np.nan]]), (["a"], [[-0.5]]), ([], np.zeros((0, 2)))):
+        with pytest.raises(
+            ValueError, match=rf"targets must be ratings in \[0, 1\], however: len\(true\)={len(hosts)},"
+        ):
+            HostRates().fit(hosts, ratings)
     with pytest.raises(NotFittedError, match="HostRates instance is not fitted yet"):
         HostRates().transform([[0.5]], ["a"])
     two = HostRates().fit(["a", "b"], [[0.5]] * 2)
