@@ -205,6 +205,8 @@ def test_logits_are_32_bit_under_autocast(encoder_folder):
         ({"poling": "mean"}, "unknown model option: 'poling' .did you mean 'pooling'"),
         ({"n_kind": 1, "transformers_version": "5"}, "'n_kind' .did you mean 'n_kinds'.*, 'transformers_version'"),
         ({"head_dropout": 2}, "head_dropout must lie in"),
+        ({"n_kinds": 0}, r"n_kinds must lie in \[1, "),
+        ({"metadata_width": -1}, r"metadata_width must lie in \[0, "),
         ({"n_mixed_layers": 9}, "n_mixed_layers must be 3 at most"),
         ({"target_weights": {"answer_helpfull": 1.0}}, "did you mean 'answer_helpful'"),
     ],
@@ -227,6 +229,13 @@ def test_encoder_may_be_named_by_a_string_and_one_that_is_nowhere_is_refused(enc
         build_model("/nowhere")
     with pytest.raises(FileNotFoundError, match="must hold config.json, however it does not"):
         build_model(tmp_path)
+
+
+def test_what_is_no_saved_model_is_refused_before_the_hub_is_thought_of(encoder_folder, tmp_path):
+    for folder, kind in ((tmp_path / "nowhere", "none"), (tmp_path, "none"), (encoder_folder, "bert")):
+        message = rf"{folder} must hold what save_pretrained wrote, however its config.json is of {kind}; name"
+        with pytest.raises(ValueError, match=message):
+            QuestModel.from_pretrained(str(folder))
 
 
 def test_layer_mix_is_learned_and_begins_near_the_last_layer():

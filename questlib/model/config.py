@@ -6,7 +6,7 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
-from questlib.checks import refuse_unknown
+from questlib.checks import refuse_other_kind, refuse_outside, refuse_unknown
 from questlib.recipe import ModelOptions
 
 _OPTIONS = tuple(each.name for each in fields(ModelOptions))
@@ -35,6 +35,9 @@ class QuestConfig(PretrainedConfig):
         # What was saved says which transformers wrote it, and holds fields of that version's own.
         if "transformers_version" not in options:
             refuse_unknown_options(options)
+        for name, value, least in (("n_kinds", n_kinds, 1), ("metadata_width", metadata_width, 0)):
+            refuse_other_kind(value, int, what=name)
+            refuse_outside(value, low=least, high=1_000_000, what=name)
         self.body = body or {}
         self.n_kinds = n_kinds
         self.metadata_width = metadata_width

@@ -29,6 +29,7 @@ from questlib.model.halves import AsGiven, BodyHalves, layers_of
 from questlib.model.losses import LOSSES
 from questlib.model.quest_head import QuestHead
 from questlib.pretrained import find_encoder
+from questlib.run_folder import read_json
 from questlib.schema import TARGETS
 
 # Facts about where the encoder was loaded from, which a run folder that travels must not carry.
@@ -98,6 +99,13 @@ class QuestModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, folder: str | Path, *given: Any, **options: Any) -> Self:  # type: ignore[override]  # noqa: ANN401
         """Read what `save_pretrained` wrote: safetensors, in which every weight must be, and no other."""
+        path = Path(folder) / "config.json"
+        kind = read_json(path).get("model_type") if path.is_file() else None
+        if kind != QuestConfig.model_type:  # transformers would look for it on the hub, or build half of a body
+            raise ValueError(
+                f"{folder} must hold what save_pretrained wrote, however its {path.name} is of {kind or 'none'}; "
+                "name its folder, or begin with an encoder's by from_encoder"
+            )
         asked = options | {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
         with without_bars():
             read: Any = super().from_pretrained(folder, *given, **asked)
