@@ -38,6 +38,19 @@ SWEPT = $(if $(STORAGE),--storage '$(STORAGE)') $(if $(OUT),--out '$(OUT)')
 SWEPT_PROFILE = $(or $(shell sed -n "s/^profile: *[\"']*\([^\"' ]*\).*/\1/p" '$(SWEEP)' 2> /dev/null),sample)
 SWEPT_TABLES = $(or $(NAMED_DATA),$(if $(filter sample,$(SWEPT_PROFILE)),--data '$(DATA)'))
 
+# What is named to make must be what the list of commands names: misspelt, it would be its default, in silence. Names with
+# an underscore are for the environment, such as HF_HOME.
+listed = $(shell sed -nE 's/^($(1)):.*\#\# //p' $(firstword $(MAKEFILE_LIST)) | grep -oE '\b[A-Z]+=' | tr -d =) PYTHON VENV
+GIVEN := $(foreach each,$(.VARIABLES),$(if $(filter command,$(origin $(each))),$(if $(findstring _,$(each)),,$(each))))
+ifneq ($(GIVEN),)
+  KNOWN := $(sort $(call listed,[a-z-]+))
+  $(if $(filter-out $(KNOWN),$(GIVEN)),$(error unknown variable: $(filter-out $(KNOWN),$(GIVEN)); known: $(KNOWN)))
+  IDLE := $(filter-out $(foreach each,$(MAKECMDGOALS),$(call listed,$(each))),$(GIVEN))
+  $(if $(IDLE),$(warning make $(MAKECMDGOALS) does nothing with $(IDLE); `make help` lists what each command takes))
+  # A name may hold an apostrophe, and stands in some.
+  $(foreach each,$(filter-out ARGS RUNS,$(GIVEN)),$(eval override $(each) := $$(subst ','\'',$$($(each)))))
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help install encoder run notebook explore compare sweep sweep-report ablation test test-postgres bench stress growth wheels bundle rehearse rehearse-all push status output submit lint format types check lock clean clean-build
 
@@ -59,15 +72,16 @@ $(INSTALLED): requirements.lock pyproject.toml
 encoder: install  ## Install a larger encoder, of which a name is then enough: NAME=all-mpnet-base-v2 (0.4 GB)
 	$(VENV)/python -m questlib.encoder_parts '$(NAME)'
 
-run: install  ## Train and predict: DATA=folder PROFILE=name OUT=folder ARGS="-p name value"
+run: install  ## Train and predict: DATA=folder PROFILE=name ENCODER=folder-or-name OUT=folder ARGS="-p name value"
 	$(VENV)/python -m questlib.encoder_parts --of '$(PROFILE)'
-	$(VENV)/python -m questlib run $(TABLES) --profile '$(PROFILE)' $(if $(OUT),--out '$(OUT)') $(ARGS)
+	$(VENV)/python -m questlib run $(TABLES) --profile '$(PROFILE)' $(if $(OUT),--out '$(OUT)') \
+	  $(if $(ENCODER),-p encoder '$(ENCODER)') $(ARGS)
 
 notebook: install  ## Open the notebooks in jupyter lab, with .venv's kernel: ARGS="--port 8889"
 	JUPYTER_PREFER_ENV_PATH=1 $(VENV)/python -m jupyterlab --LabApp.default_url=/lab/tree/notebooks/quest.ipynb \
 	  $(if $(filter 0,$(shell id -u)),--allow-root) $(ARGS)
 
-explore: install  ## Look at the tables before training: DATA=folder OUT=folder; prints where the page is
+explore: install  ## Look at the tables before training: DATA=folder OUT=folder ARGS="--notebook file"; prints where the page is
 	$(VENV)/python -m questlib explore --data '$(DATA)' $(if $(OUT),--out '$(OUT)') $(ARGS)
 
 compare: install  ## Print finished runs as one table, the best first: RUNS='runs/*' ARGS="--csv file"
@@ -76,8 +90,8 @@ compare: install  ## Print finished runs as one table, the best first: RUNS='run
 sweep: install  ## Run many trials: SWEEP=sweeps/name.yaml DATA=folder WORKERS=n STORAGE=url OUT=folder ARGS=--plan or --retry-failed
 	$(VENV)/python -m questlib.sweeps run '$(SWEEP)' $(SWEPT_TABLES) $(if $(WORKERS),--workers $(WORKERS)) $(SWEPT) $(ARGS)
 
-sweep-report: install  ## Report on a sweep: SWEEP=sweeps/name.yaml DATA=folder STORAGE=url, or on runs: RUNS='runs/*'
-	$(VENV)/python -m questlib.sweeps report $(if $(RUNS),$(NAMED_DATA) --runs $(RUNS),$(SWEPT_TABLES) --sweep '$(SWEEP)') $(SWEPT) $(ARGS)
+sweep-report: install  ## Report on a sweep: SWEEP=sweeps/name.yaml DATA=folder STORAGE=url OUT=folder, or on runs: RUNS='runs/*'
+	$(VENV)/python -m questlib.sweeps report $(if $(RUNS),$(NAMED_DATA) --runs $(RUNS),$(SWEPT_TABLES) --sweep '$(SWEEP)') $(SWEPT)
 
 ablation: install  ## Train with one change at a time, and write bench/ablation.md: DATA=folder (half an hour on 2 cores; goes on where it was)
 	$(if $(NAMED_DATA),,$(error DATA must be named, however: it is not, and the sample's numbers would stand in bench/ablation.md; make ablation DATA=folder))
@@ -107,22 +121,22 @@ growth: install  ## Measure how cost grows with rows, tokens and folds: DATA=fol
 wheels: install  ## Build questlib's wheel and fetch the others that Kaggle lacks, into wheels/
 	$(KAGGLE) wheels
 
-bundle: install  ## Write what Kaggle gets: OWNER=user ENCODER=folder-or-name ARGS="-p name value", or KERNEL=predict RUN=folder
+bundle: install  ## Write what Kaggle gets: OWNER=user PROFILE=name ENCODER=folder-or-name ARGS="-p name value", or KERNEL=predict RUN=folder
 	$(KAGGLE) bundle $(NAMED) $(BUILT)
 
-rehearse: install  ## Bundle, then run it as Kaggle would: arguments as bundle, DATA=folder
+rehearse: install  ## Bundle, then run it as Kaggle would: OWNER= PROFILE= ENCODER= ARGS= KERNEL= RUN= as bundle, DATA=folder
 	$(KAGGLE) rehearse $(NAMED) $(BUILT) --data '$(DATA)'
 
-rehearse-all: install  ## The same with every Python of Kaggle's that is here
+rehearse-all: install  ## The same with every Python of Kaggle's that is here: OWNER= PROFILE= ENCODER= ARGS= KERNEL= RUN= DATA=
 	$(KAGGLE) rehearse $(NAMED) $(BUILT) --data '$(DATA)' --all
 
 push: install  ## Upload what was rehearsed, unless it is there: OWNER=user KERNEL=train-or-predict ARGS=--again
 	$(KAGGLE) push $(NAMED) $(ARGS)
 
-status: install  ## Tell how the kernel's run stands: OWNER=user
+status: install  ## Tell how the kernel's run stands: OWNER=user KERNEL=train-or-predict
 	$(KAGGLE) status $(NAMED)
 
-output: install  ## Fetch the run's log and submission: OWNER=user
+output: install  ## Fetch the run's log and submission: OWNER=user KERNEL=train-or-predict
 	$(KAGGLE) output $(NAMED)
 
 submit: install  ## Submit what was pushed, wait, tell its scores: OWNER=user KERNEL=train-or-predict ARGS="-m words"
