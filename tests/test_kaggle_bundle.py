@@ -93,7 +93,8 @@ def test_every_encoder_that_members_name_is_a_dataset_of_its_own(encoder_folder:
     assert order.list_datasets() == ["questlib-wheels", *slugs]
     for slug in order.list_datasets():
         (tmp_path / "datasets" / slug).mkdir(parents=True)
-        write_json(tmp_path / "datasets" / slug / "manifest.json", {"fingerprint": f"print of {slug}"})
+        manifest = {"fingerprint": f"print of {slug}", "files": {}}
+        write_json(tmp_path / "datasets" / slug / "manifest.json", manifest)
     values = production_parameters(order, datasets=tmp_path / "datasets")
     assert values["fingerprints"] == {slug: f"print of {slug}" for slug in order.list_datasets()}
     assert values["encoder"] == "questlib-some"

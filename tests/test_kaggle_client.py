@@ -192,13 +192,15 @@ attempt("late", lambda: push(patience=0.5), refusal="dataset is late")
 attempt("later", push)
 (folder / "datasets/alice/questlib-run/manifest.json").unlink()
 attempt("made by hand", push)
+(folder / "datasets/alice/questlib-run/manifest.json").write_text("{}")
+attempt("another's manifest", push)
 """
     seen = drive(scenario, bundle=bundle, folder=tmp_path / "drive", KAGGLE_USERNAME="alice", KAGGLE_KEY=SECRET)
     assert "alice/questlib-wheels must be ready within 0 s, however it is not; push again" in seen["late"]["result"]
-    for name in ("later", "made by hand"):
+    for name in ("later", "made by hand", "another's manifest"):
         assert seen[name]["result"] == f"http://localhost/code/{NAME}"
+        assert seen[name]["calls"].count("CreateDatasetVersion") == (name != "later")
     assert [seen[name]["calls"].count("CreateDataset") for name in ("late", "later")] == [1, 1]  # the other one
-    assert seen["made by hand"]["calls"].count("CreateDatasetVersion") == 1
 
 
 @needs_namespaces

@@ -13,7 +13,7 @@ from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel
 
 from questlib.attached import MANIFEST, REQUIREMENTS, WHEELS
 from questlib.kaggle.findings import UNCHECKED, Check, Finding, judge
-from questlib.kaggle.manifest import DATASET_METADATA, hash_files, hash_source
+from questlib.kaggle.manifest import DATASET_METADATA, hash_files, hash_source, read_manifest
 from questlib.kaggle.twin import list_images
 from questlib.kaggle.wheels import LOCK, read_lock
 from questlib.marks import fingerprint_of, hash_file
@@ -165,11 +165,11 @@ def _judge_manifests(project: Path, folder: Path, slugs: list[str]) -> Iterator[
         if not path.is_file():
             yield f"{slug} must hold {MANIFEST}"
             continue
-        manifest, found = read_json(path), hash_files(folder / slug)
+        manifest, found = read_manifest(path.parent), hash_files(folder / slug)
         names = sorted(name for name in {*found, *manifest["files"]} if found.get(name) != manifest["files"].get(name))
         if names:
             yield f"{slug} must be as its manifest says, however missing, changed or new: {names[:5]}"
         elif manifest["fingerprint"] != fingerprint_of(found):
             yield f"the fingerprint of {slug} must be that of its files: write the bundle again"
-        if slug == WHEELS and manifest["source"] != hash_source(project):
+        if slug == WHEELS and manifest.get("source") != hash_source(project):
             yield "the wheel is older than the source: run make wheels"

@@ -1,6 +1,7 @@
 """The manifest of a dataset: what every file in it is, and one fingerprint of them all."""
 
 from pathlib import Path
+from typing import Any
 
 from hatchling.builders.wheel import WheelBuilder
 
@@ -28,9 +29,17 @@ def write_manifest(folder: Path, *, source: str = "", commit: str | None = None)
     return fingerprint
 
 
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read a dataset's manifest; what is none is refused by a ValueError."""
+    manifest = read_json(folder / MANIFEST)
+    if not isinstance(manifest.get("fingerprint"), str) or not isinstance(manifest.get("files"), dict):
+        raise ValueError(f"{folder / MANIFEST} must tell files and fingerprint, however not so; write the bundle again")
+    return manifest
+
+
 def read_fingerprint(folder: Path) -> str:
     """Read the fingerprint out of a dataset's manifest."""
-    return read_json(folder / MANIFEST)["fingerprint"]
+    return read_manifest(folder)["fingerprint"]
 
 
 def hash_files(folder: Path) -> dict[str, str]:

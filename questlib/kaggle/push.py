@@ -6,6 +6,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -135,8 +136,9 @@ def _read_status(name: str) -> str:
 def _remote_fingerprint(name: str) -> str | None:
     with tempfile.TemporaryDirectory() as temporary:
         run_client("datasets", "download", name, "-f", MANIFEST, "-p", temporary, "-q", "-o", fails=True)
-        path = Path(temporary) / MANIFEST
-        return read_fingerprint(path.parent) if path.is_file() else None
+        with suppress(OSError, ValueError):  # what somebody else made there, or an error's page, is no version of ours
+            return read_fingerprint(Path(temporary))
+    return None
 
 
 def _list_differences(folder: Path, *, fails: bool = False) -> list[str]:
