@@ -192,10 +192,31 @@ def forget_dataset(bundle: Path) -> None:
     shutil.rmtree(bundle / "datasets/questlib-encoder")
 
 
+def write_file(name: str, text: str) -> Callable[[Path], None]:
+    return lambda bundle: (bundle / name).write_text(text, encoding="utf-8") and None
+
+
+def name_another_notebook(bundle: Path) -> None:
+    shutil.copyfile(bundle / "train/quest.ipynb", bundle / "train/kept.ipynb")
+    add_code("exit(0)")(bundle)
+    (bundle / "train/quest.ipynb").rename(bundle / "train/other.ipynb")
+    (bundle / "train/kept.ipynb").rename(bundle / "train/quest.ipynb")
+    edit_metadata(code_file="other.ipynb")(bundle)
+
+
+def leave_injected(notebook: dict) -> None:
+    notebook["cells"][4]["metadata"] = {"tags": ["injected-parameters"]}
+    assert notebook["cells"][4]["cell_type"] == "code"
+
+
 FAULTS: dict[str, tuple[Check, Callable[[Path], None], str]] = {
     "internet flag missing": (Check.INTERNET_OFF, edit_metadata(enable_internet=...), "enable_internet is missing"),
     "internet flag a word": (Check.INTERNET_OFF, edit_metadata(enable_internet="false"), "however: 'false'"),
     "key misspelt": (Check.METADATA, edit_metadata(enable_intrenet=False), "enable_intrenet"),
+    "no mapping": (Check.METADATA, write_file("train/kernel-metadata.json", "[1]"), "it is no mapping, but [1]"),
+    "pinning misspelt": (Check.METADATA, edit_metadata(docker_image_pinning_type="Latest"), "however: 'Latest'"),
+    "keywords as a word": (Check.METADATA, edit_metadata(keywords="nlp"), "keywords must be a list, however: 'nlp'"),
+    "number of another kernel": (Check.NAMES, edit_metadata(id_no=12), "id_no must be left out"),
     "byte order mark": (Check.METADATA, lambda bundle: prepend_mark(bundle), "BOM"),
     "owner not filled in": (Check.NAMES, edit_metadata(id="OWNER/questlib-google-quest"), "OWNER/questlib"),
     "title of another slug": (Check.NAMES, edit_metadata(title="Another title"), "another-title"),
@@ -222,6 +243,34 @@ FAULTS: dict[str, tuple[Check, Callable[[Path], None], str]] = {
     "source as a word": (Check.SOURCES, edit_metadata(competition_sources="google-quest-challenge"), "must be a list"),
     "competition not attached": (Check.HUB_CLOSED, edit_metadata(competition_sources=[]), "data must be the slug of"),
     "another competition": (Check.HUB_CLOSED, edit_metadata(competition_sources=["titanic"]), "data must be the slug"),
+    "wheels of somebody else": (
+        Check.HUB_CLOSED,
+        edit_metadata(dataset_sources=["bob/questlib-wheels", "alice/questlib-encoder"]),
+        "dataset questlib-wheels must be the slug of an attached source",
+    ),
+    "another notebook": (Check.CODE, name_another_notebook, "must not end or ask, however: exit"),
+    "notebook missing": (
+        Check.CODE_FILE,
+        lambda bundle: (bundle / "train/quest.ipynb").unlink(),
+        "code_file must be a notebook beside",
+    ),
+    "notebook of an older form": (
+        Check.NOTEBOOK,
+        write_file("train/quest.ipynb", '{"nbformat": 3, "nbformat_minor": 0, "metadata": {}, "worksheets": []}'),
+        "it is none of nbformat 4",
+    ),
+    "cell of a run's parameters": (
+        Check.TRACES,
+        edit_notebook(leave_injected),
+        "papermill's cell of parameters is left",
+    ),
+    "path of a mount": (Check.TRACES, add_code("path = '/mnt/disk/quest'"), "/mnt/disk"),
+    "path of a drive": (Check.TRACES, add_code("path = 'D:/quest'"), "D:/"),
+    "parameter that another cell sets": (
+        Check.PARAMETERS,
+        add_code("folds_to_train = 1"),
+        "they set: ['folds_to_train']",
+    ),
     "encoder not attached": (
         Check.HUB_CLOSED,
         edit_metadata(dataset_sources=["alice/questlib-wheels"]),
@@ -254,6 +303,29 @@ FAULTS: dict[str, tuple[Check, Callable[[Path], None], str]] = {
     "sys.exit": (Check.CODE, add_code("import sys\nsys.exit(0)"), "must not end or ask, however: sys.exit"),
     "exit by another name": (Check.CODE, add_code("from sys import exit as done\ndone(0)"), "however: done"),
     "exit as an error": (Check.CODE, add_code("raise SystemExit(0)"), "however: SystemExit"),
+    **{
+        f"{source} at its end": (Check.CODE, add_code(f"import getpass, os, sys\n{source}"), f"ask, however: {named}")
+        for source, named in {
+            "os.kill(os.getpid(), 9)": "os.kill",
+            "getpass.getpass()": "getpass.getpass",
+            "sys.stdin.readline()": "sys.stdin",
+            "breakpoint()": "breakpoint",
+        }.items()
+    },
+    **{
+        f"{source} without a network": (
+            Check.CODE,
+            add_code(f"import pip, os, requests\n{source}"),
+            f"however: {named}",
+        )
+        for source, named in {
+            "requests.get(host)": "requests.get",
+            "pip.main(['install', 'foo'])": "pip.main",
+            "os.system('pip download foo')": "'pip download foo'",
+            "os.system('/usr/bin/pip3.12 install foo')": "'/usr/bin/pip3.12 install foo'",
+            "os.system('apt-get install -y strace')": "'apt-get install -y strace'",
+        }.items()
+    },
     "question to nobody": (Check.CODE, add_code("import builtins\nbuiltins.input()"), "however: builtins.input"),
     "network call": (
         Check.CODE,
@@ -323,6 +395,14 @@ FAULTS: dict[str, tuple[Check, Callable[[Path], None], str]] = {
         add_code("import os\nimport transformers\nos.environ['HF_HUB_OFFLINE'] = '1'", first=True),
         "cell seeded imports ['transformers'] before",
     ),
+    "hub closed and opened": (
+        Check.HUB_CLOSED,
+        add_code(
+            "import os\nos.environ['HF_HUB_OFFLINE'] = '1'\nos.environ.pop('HF_HUB_OFFLINE')\nimport datasets",
+            first=True,
+        ),
+        "cell seeded imports ['datasets'] before",
+    ),
     "hub opened": (
         Check.HUB_CLOSED,
         add_code("import os\nos.environ['HF_HUB_OFFLINE'] = '0'\nimport transformers", first=True),
@@ -385,6 +465,15 @@ def test_a_kernel_must_end_within_what_its_machine_is_given(
     [found] = [one for one in check_order(order, tmp_path) if one.check is Check.TIME]
     assert (found.state == FAILED) == fails
     assert f"time_limit_minutes is {minutes}" in found.evidence
+
+
+@pytest.mark.parametrize("manifest", ["{}", '{"fingerprint": "0", "files": []}'])
+def test_a_manifest_that_is_none_is_told_in_words(manifest: str, rehearsal: Rehearsal) -> None:
+    write_file("datasets/questlib-encoder/manifest.json", manifest)(rehearsal.bundle)
+    with pytest.raises(
+        ValueError, match=r"manifest\.json must tell files and fingerprint, however not so; write the b"
+    ):
+        failed_checks(rehearsal)
 
 
 @pytest.mark.parametrize("name", FAULTS)

@@ -40,6 +40,8 @@ def check_metadata(folder: Path) -> list[Finding]:
     """
     try:
         metadata = json.loads((folder / KERNEL_METADATA).read_bytes().decode("utf-8"))  # a BOM is refused as not JSON
+        if not isinstance(metadata, dict):
+            raise ValueError(f"it is no mapping, but {metadata!r:.50}")
     except (OSError, ValueError) as error:
         return [
             judge(
@@ -52,6 +54,11 @@ def check_metadata(folder: Path) -> list[Finding]:
     missing = sorted(_KEYS - {"id_no", "docker_image", "machine_shape"} - set(metadata))
     wrong = [f"unknown keys, which the client would ignore: {unknown}"] if unknown else []
     wrong += [f"keys to be stated: {missing}"] if missing else []
+    if metadata.get("docker_image_pinning_type", "original") not in ("original", "latest"):
+        pinned = metadata["docker_image_pinning_type"]
+        wrong.append(f"docker_image_pinning_type must be original or latest, however: {pinned!r}")
+    if not isinstance(metadata.get("keywords", []), list):
+        wrong.append(f"keywords must be a list, however: {metadata['keywords']!r}")
     return [
         judge(Check.METADATA, wrong, evidence=f"{len(metadata)} keys, all known"),
         judge(Check.INTERNET_OFF, _judge_internet(metadata), evidence="enable_internet is false"),
@@ -80,6 +87,10 @@ def _judge_names(metadata: dict[str, Any]) -> list[str]:
     wrong = []
     if not re.fullmatch(rf"{USER}/[a-z0-9][a-z0-9-]{{3,48}}[a-z0-9]", name) or owner == OWNER or "INSERT" in name:
         wrong.append(f"id must be owner/slug with a slug of 5 to 50 of a-z, 0-9 and -, however: {name!r}")
+    if "id_no" in metadata:
+        wrong.append(
+            f"id_no must be left out, for the client follows it in place of id, however: {metadata['id_no']!r}"
+        )
     if not 5 <= len(title) <= 50:
         wrong.append(f"title must have 5 to 50 characters, however: {title!r}")
     if slugify(title) != slug:

@@ -14,10 +14,21 @@ from questlib.parameters import TAG, read_cell
 from questlib.recipe import Recipe
 
 LIMIT = 700_000  # bytes; 704 KiB were accepted, 2.8 MB refused
-_ENDERS = {"exit", "quit", "sys.exit", "os._exit", "SystemExit", "input"}
-_FETCHERS = re.compile(r"^kagglehub\b|download|urlopen|urlretrieve")
-_COMMANDS = ({"git", "clone"}, {"wget"}, {"curl"})  # that fetch, by the words of them
-_TRACES = re.compile(r"/home/\w+|/Users/\w+|/root/|[A-Z]:\\\\")
+_ENDERS = {
+    "exit", "quit", "sys.exit", "os._exit", "os.abort", "os.kill", "SystemExit", "KeyboardInterrupt",
+    "input", "sys.stdin", "getpass.getpass", "breakpoint", "pdb.set_trace",
+}  # fmt: skip
+_FETCHERS = re.compile(
+    r"^(kagglehub|requests|httpx|aiohttp|socket|ftplib|http\.client|torch\.hub|pip)\b|download|urlopen|urlretrieve"
+)
+# What fetches, by the words of a command.
+_COMMANDS = [{"wget"}, {"curl"}, *({"git", each} for each in ("clone", "pull", "fetch")), {"pip", "download"}]
+_COMMANDS += [{each, "install"} for each in ("apt", "apt-get", "conda", "mamba")] + [{"uv", "add"}]
+_TRACES = re.compile(
+    r"/home/\w+|/Users/\w+|/root/|\b[A-Z]:(?:\\\\|/(?!/))"
+    r"|(?<![\w.~/-])/(?:mnt|media|content|data|scratch|srv|work|workspace|var|opt)/[\w./-]+"
+)
+_INJECTED = "injected-parameters"  # how papermill tags the cell that it adds
 _FOREIGN = re.compile(r'"(/(?!kaggle/|tmp/)[^"]*)"')  # a value that is a path and not one of Kaggle's
 _HUBS = {"transformers", "datasets", "huggingface_hub", "questlib"}
 # How a statement closes the hub, as `ast.unparse` writes it; the libraries look once, when they are imported.
@@ -41,19 +52,22 @@ def check_notebook(path: Path, *, parameters: dict[str, Any], attached: set[str]
     large = [f"the notebook must be below {LIMIT} bytes, however: {size}"] if size >= LIMIT else []
     findings = [judge(Check.SIZE, large, evidence=f"the notebook has {size} bytes")]
     try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict) or content.get("nbformat") != 4:
+            raise ValueError("it is none of nbformat 4")
+        written = content["cells"]  # nbformat gives new ids where they are missing or doubled
         notebook = nbformat.read(path, as_version=4)
         nbformat.validate(notebook)
         for cell in notebook.cells:
             if cell.cell_type == "code" and not _list_magics(cell.source):
                 ast.parse(cell.source, filename=f"cell {cell.id}")
-    except (ValueError, SyntaxError, nbformat.ValidationError) as error:
+    except (ValueError, KeyError, SyntaxError, nbformat.ValidationError) as error:
         return [
             *findings,
             judge(Check.NOTEBOOK, [f"the notebook must be valid, however: {str(error)[:200]}"], evidence=""),
         ]
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     text = path.read_text(encoding="utf-8")
-    written = json.loads(text)["cells"]  # nbformat gives new ids where they are missing or doubled
     return [
         *findings,
         judge(Check.NOTEBOOK, _judge_form(notebook, written), evidence="valid, kernel python3, cell ids unique"),
@@ -94,6 +108,8 @@ def _judge_traces(notebook: nbformat.NotebookNode, text: str, parameters: dict[s
         wrong.append(f"outputs or counts are left in the cells {left}: strip them")
     if "papermill" in notebook.metadata or any("papermill" in cell.metadata for cell in notebook.cells):
         wrong.append("papermill's own block is left, which holds paths and parameters: strip it")
+    if any(_INJECTED in cell.metadata.get("tags", []) for cell in cells):
+        wrong.append("papermill's cell of parameters is left, which overrides those of production: remove it")
     traces = sorted({*_TRACES.findall(text), *_FOREIGN.findall(json.dumps(parameters))})
     if traces:
         wrong.append(f"paths of one machine: {traces}")
@@ -109,6 +125,11 @@ def _judge_parameters(cells: list[nbformat.NotebookNode], parameters: dict[str, 
     for name, value in parameters.items():
         if name not in found or found[name] != value:
             wrong.append(f"the default of {name} must be {value!r}, however: {found.get(name)!r}")
+    others = [ast.parse(cell.source) for cell in cells if cell is not tagged[0] and not _list_magics(cell.source)]
+    names = [node for tree in others for node in ast.walk(tree) if isinstance(node, ast.Name)]
+    stored = {name.id for name in names if isinstance(name.ctx, ast.Store)}
+    if again := sorted(stored & set(parameters) - {"out"}):  # which may be chosen
+        wrong.append(f"other cells must leave parameters as they are, however they set: {again}")
     return wrong
 
 
@@ -144,10 +165,10 @@ def _judge_words(statement: ast.stmt) -> Iterator[str]:
         for node in ast.walk(child)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )
-    words = set(said.split())
+    words = {re.sub(r"^pip[\d.]+$", "pip", word.rsplit("/", 1)[-1]) for word in said.split()}
     if "://" in said or any(command <= words for command in _COMMANDS):
         yield f"must fetch nothing, however: {said[:60]!r}"
-    if words & {"pip", "pip3"} and "install" in words and "--no-index" not in words:
+    if {"pip", "install"} <= words and "--no-index" not in words:
         yield f"must give pip --no-index, however: {said[:60]!r}"
 
 
@@ -156,6 +177,7 @@ def _judge_hub(cells: list[nbformat.NotebookNode], parameters: dict[str, Any], a
     if parameters.get("use_internet"):
         wrong.append("use_internet must be False, however: True; a kernel has no internet to fetch from")
     named: dict[str, Any] = {name: parameters[name] for name in ("data", "run") if name in parameters}
+    named |= {f"dataset {slug}": slug for slug in parameters.get("fingerprints", ())}
     if "members" in parameters:
         named |= {f"encoder {name}": name for name in Recipe.from_parameters(parameters).encoders}
     for name, value in named.items():
@@ -167,7 +189,8 @@ def _judge_hub(cells: list[nbformat.NotebookNode], parameters: dict[str, Any], a
             imported = {full.split(".")[0] for _, full in _imports(statement)} & _HUBS
             if imported and not switched:
                 wrong.append(f"cell {cell.id} imports {sorted(imported)} before HF_HUB_OFFLINE is set")
-            switched = switched or bool(_CLOSING.match(ast.unparse(statement)))
+            said = ast.unparse(statement)
+            switched = bool(_CLOSING.match(said)) if "HF_HUB_OFFLINE" in said else switched
     return wrong
 
 

@@ -93,14 +93,15 @@ def check_statically(order: Order, bundle: Path) -> Iterator[Finding]:
     found = check_metadata(folder)
     yield from found
     yield from check_datasets(order.project, datasets, slugs=slugs)
-    stated = {one.check for one in found if one.state == PASSED} >= {Check.METADATA, Check.SOURCES}
+    stated = {one.check for one in found if one.state == PASSED} >= {Check.METADATA, Check.SOURCES, Check.CODE_FILE}
     if stated and all((datasets / slug / MANIFEST).is_file() for slug in slugs):
         parameters = production_parameters(order, datasets=datasets)
         metadata = read_json(folder / KERNEL_METADATA)
-        sources = [*metadata["competition_sources"], *metadata["dataset_sources"]]
-        notebook = folder / order.described.notebook
+        own = [source.split("/") for source in metadata["dataset_sources"] if source.startswith(f"{order.owner}/")]
         yield from check_notebook(
-            notebook, parameters=parameters, attached={source.split("/")[-1] for source in sources}
+            folder / metadata["code_file"],  # what is pushed, whatever else lies there
+            parameters=parameters,
+            attached={*metadata["competition_sources"], *(slug for _, slug, *_ in own)},
         )
         yield judge_limit(parameters["time_limit_minutes"], has_gpu=metadata["enable_gpu"])
 
