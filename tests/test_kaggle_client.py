@@ -414,6 +414,10 @@ rehearsed()
 (bundle / "pushed-train.json").write_text(json.dumps({"id": "alice/a", "version": 1, "url": "", "contents": ""}))
 for name in ("push", "submit"):
     attempt(name, command(name))
+(Path.home() / ".kaggle").mkdir()
+for name, content in (("damaged", b"{"), ("not UTF-8", "{}".encode("utf-16"))):
+    (Path.home() / ".kaggle/kaggle.json").write_bytes(content)
+    attempt(name, command("push"))
 """
     seen = drive(scenario, bundle=bundle, folder=tmp_path / "drive")
     for name in ("push", "submit"):
@@ -423,6 +427,8 @@ for name in ("push", "submit"):
         )
         assert "https://www.kaggle.com/settings/api as ~/.kaggle/access_token" in first
     assert not {"CreateDataset", "SaveKernel"} & set(seen["push"]["calls"])
+    assert f"however {tmp_path}/drive/home/.kaggle/kaggle.json holds none; log in" in seen["damaged"]["result"]
+    assert "a file of credentials must be UTF-8" in seen["not UTF-8"]["result"]
 
 
 def test_what_the_client_says_holds_no_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ _REMEDIES = {
     rf"{code(409)}|Conflict": "another notebook or dataset has that slug: choose another title and id",
     rf"{code(403)}|{code(404)}|[Nn]ot found|denied": "the id must be yours: write the bundle for the OWNER whose "
     "credentials these are",
+    "UnicodeDecodeError": "a file of credentials must be UTF-8, as Windows may not write it: save it anew",
     code(400): "the notebook may be too large, or a field not as the site wants it",
 }
 _TOKENS = "https://www.kaggle.com/settings/api"
@@ -58,11 +59,13 @@ def run_client(*arguments: str, fails: bool = False, remedies: Mapping[str, str]
     )  # fmt: skip
     said = _strike_out(f"{done.stdout}\n{done.stderr}".strip())
     if done.returncode and "Authentication required" in said:
-        places = ", ".join(_find_credentials())
+        held = _find_credentials()
+        places = ", ".join(place for place, secrets in held.items() if secrets)
         raise RuntimeError(
             f"Kaggle must take the credentials in {places}, however it does not; make a new token at {_TOKENS}"
             if places
-            else "Kaggle's credentials must be at hand, however none were found; log in with `.venv/bin/kaggle auth "
+            else "Kaggle's credentials must be at hand, however "
+            f"{', '.join(held) + ' holds none' if held else 'none were found'}; log in with `.venv/bin/kaggle auth "
             f"login`, or save a token that you make at {_TOKENS} as ~/.kaggle/access_token"
         )
     if done.returncode and not fails:
@@ -89,11 +92,10 @@ def _find_credentials() -> dict[str, list[str]]:
         for name in ("access_token", "access_token.txt", "kaggle.json", "credentials.json")
     ):
         if path.is_file():
-            text = path.read_text(encoding="utf-8").strip()
+            text = path.read_text(encoding="utf-8", errors="replace").strip()
             keys = re.findall(r'"(?:key|access_token|refresh_token)"\s*:\s*"([^"]+)"', text)
             secrets = keys if path.suffix == ".json" else [text]
-            if any(secrets):
-                found[str(path)] = secrets
+            found[str(path)] = [secret for secret in secrets if secret]  # none, where the file is damaged
     return found
 
 
