@@ -221,9 +221,10 @@ def test_only_what_passed_its_rehearsal_as_it_is_may_be_pushed(tmp_path: Path) -
     record = {"contents": hash_contents(tmp_path, kernel="train"), "passed": True}
     write_json(tmp_path / "train/rehearsal.json", record)
     refuse_unrehearsed(tmp_path, kernel="train")
-    write_json(tmp_path / "train/rehearsal.json", record | {"passed": False})
-    with pytest.raises(RuntimeError, match="must have passed its rehearsal"):
-        refuse_unrehearsed(tmp_path, kernel="train")
+    for failed in (record | {"passed": False}, {"passed": True}):
+        write_json(tmp_path / "train/rehearsal.json", failed)
+        with pytest.raises(RuntimeError, match="must have passed its rehearsal"):
+            refuse_unrehearsed(tmp_path, kernel="train")
     write_json(tmp_path / "train/rehearsal.json", record)
     (tmp_path / "datasets/questlib-encoder/vocab.txt").write_text("changed since")
     with pytest.raises(RuntimeError, match="must have passed its rehearsal"):

@@ -65,7 +65,7 @@ def refuse_unrehearsed(bundle: Path, *, kernel: str) -> None:
     """
     path = bundle / kernel / RECORD
     record = read_json(path) if path.is_file() else {}
-    if not record.get("passed") or record["contents"] != hash_contents(bundle, kernel=kernel):
+    if not record.get("passed") or record.get("contents") != hash_contents(bundle, kernel=kernel):
         raise RuntimeError(
             f"{bundle / kernel} must have passed its rehearsal as it is, however it has not; rehearse it"
         )
