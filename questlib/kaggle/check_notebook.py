@@ -52,11 +52,12 @@ def check_notebook(path: Path, *, parameters: dict[str, Any], attached: set[str]
     large = [f"the notebook must be below {LIMIT} bytes, however: {size}"] if size >= LIMIT else []
     findings = [judge(Check.SIZE, large, evidence=f"the notebook has {size} bytes")]
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text)
         if not isinstance(content, dict) or content.get("nbformat") != 4:
             raise ValueError("it is none of nbformat 4")
         written = content["cells"]  # nbformat gives new ids where they are missing or doubled
-        notebook = nbformat.read(path, as_version=4)
+        notebook = nbformat.reads(text, as_version=4)
         nbformat.validate(notebook)
         for cell in notebook.cells:
             if cell.cell_type == "code" and not _list_magics(cell.source):
@@ -67,7 +68,6 @@ def check_notebook(path: Path, *, parameters: dict[str, Any], attached: set[str]
             judge(Check.NOTEBOOK, [f"the notebook must be valid, however: {str(error)[:200]}"], evidence=""),
         ]
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    text = path.read_text(encoding="utf-8")
     return [
         *findings,
         judge(Check.NOTEBOOK, _judge_form(notebook, written), evidence="valid, kernel python3, cell ids unique"),
