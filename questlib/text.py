@@ -83,12 +83,19 @@ def refuse_unfit(tokenizer: PreTrainedTokenizerFast, *, folder: Path, n_embeddin
             f"{max(ids, default=0)} and the weights know {n_embeddings}; put the encoder's own tokenizer files there"
         )
     tokens = _tokenize([_ENGLISH], tokenizer)[0]
-    unknown = sum(token == tokenizer.unk_token_id for token in tokens)
+    unknown, n_unlike = tokens.count(tokenizer.unk_token_id), len(set(tokens))  # unknowns are alike if none is named
     n_letters = sum(letter.isalpha() for letter in _ENGLISH)
-    if not tokens or unknown > len(tokens) / 10 or len(tokens) > n_letters / 2:
+    if not tokens or unknown > len(tokens) / 10 or n_unlike < len(tokens) / 2 or len(tokens) > n_letters / 2:
         raise ValueError(
             f"the tokenizer in {folder} must read English, however of {_ENGLISH!r} it makes {len(tokens)} tokens, "
-            f"{unknown} of them unknown; put the encoder's own tokenizer files there"
+            f"{n_unlike} of them unlike and {unknown} unknown; put the encoder's own tokenizer files there"
+        )
+    named = [name for name in (tokenizer.cls_token, tokenizer.sep_token) if name is not None]
+    around = tokenizer.convert_ids_to_tokens(tokenizer("a", "b")["input_ids"])
+    if not set(named) <= set(around):
+        raise ValueError(
+            f"the tokenizer in {folder} must put {named} round texts, however it makes {around} of 'a' and 'b'; put "
+            "the encoder's own tokenizer files there"
         )
 
 

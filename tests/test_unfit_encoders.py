@@ -81,9 +81,9 @@ def rename_weights(folder: Path, rename) -> None:  # noqa: ANN001
     save_file({name: each for name, each in weights.items() if name}, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def spoil_config(folder: Path, **changes: object) -> None:
-    config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | changes))
+def spoil_config(folder: Path, name: str = "config.json", **changes: object) -> None:
+    config = json.loads((folder / name).read_text())
+    (folder / name).write_text(json.dumps(config | changes))
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "_orig_mod.module.", "base_model.model."])
@@ -241,6 +241,10 @@ def forget_small_letters(content: dict) -> None:
     content["normalizer"]["lowercase"] = False
 
 
+def forget_special(content: dict) -> None:
+    content["post_processor"] = None
+
+
 def keep_letters_alone(content: dict) -> None:
     words = content["model"]["vocab"]
     content["model"]["vocab"] = {
@@ -257,11 +261,20 @@ def keep_letters_alone(content: dict) -> None:
         (forget_small_letters, "must read English"),
         (keep_letters_alone, "must read English"),
         (add_words, "reach id 219"),
+        (forget_special, r"must put \['\[CLS\]', '\[SEP\]'\] round texts, however it makes \['a', 'b'\]"),
     ],
 )
 def test_a_tokenizer_of_another_encoder_is_refused(change, message, folder):
     spoil_vocabulary(folder, change)
     with pytest.raises(ValueError, match=message):
+        check(folder)
+
+
+def test_a_tokenizer_that_makes_one_token_of_all_words_is_refused_where_none_is_said_to_be_unknown(folder):
+    spoil_vocabulary(folder, replace_words)
+    spoil_config(folder, "tokenizer_config.json", unk_token=None)
+    assert load_tokenizer(folder).unk_token_id is None
+    with pytest.raises(ValueError, match="must read English, .* it makes 23 tokens, 1 of them unlike and 0 unknown"):
         check(folder)
 
 
