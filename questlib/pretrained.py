@@ -48,7 +48,8 @@ ENCODER_FILES = [
     "special_tokens_map*",
 ]
 _ADAPTER = "adapter_config.json"
-_KINDS = ("F16", "BF16", "F32", "F64", "I64", "BOOL")
+_FLOATS, _TABLES = ("F16", "BF16", "F32", "F64"), ("I64", "BOOL")  # of positions, or of what is masked
+_N_LAST = 64 * 1024  # bytes, of more than a bias that is still zeros
 _HUB_TIMEOUT = 10.0  # seconds
 
 
@@ -93,8 +94,10 @@ def refuse_damaged(folder: Path) -> None:
             if path.suffix == ".json":
                 json.loads(path.read_text(encoding="utf-8"))
             elif path.suffix == ".safetensors":
-                with safe_open(path, framework="numpy"):
-                    pass
+                with safe_open(path, framework="numpy"), path.open("rb") as stream:
+                    stream.seek(-min(_N_LAST, path.stat().st_size), os.SEEK_END)
+                    if not any(stream.read()):  # its room was made, but never filled
+                        raise ValueError("its end holds nothing but zeros")
         except (ValueError, SafetensorError) as error:
             raise ValueError(
                 f"{path} must be whole, however it is damaged or a pointer to a file that was not fetched "
@@ -129,10 +132,14 @@ def _list_parts(folder: Path, weights: set[str]) -> list[str]:
 
 
 def _refuse_integers(path: Path) -> None:
-    # Quantised weights mean nothing without their scales, but would be read. Tables of positions are of 64 bits.
+    # Quantised weights mean nothing without their scales, but would be read.
     with safe_open(path, framework="numpy") as weights:
         kinds = {name: weights.get_slice(name).get_dtype() for name in weights.keys()}  # noqa: SIM118
-    wrong = [f"{name} of {kind}" for name, kind in kinds.items() if kind not in _KINDS]
+    wrong = [
+        f"{name} of {kind}"
+        for name, kind in kinds.items()
+        if kind not in _FLOATS and (kind not in _TABLES or name.endswith("weight"))
+    ]
     if wrong:
         raise ValueError(
             f"the weights in {path} must be floats of 16 to 64 bits, however not {wrong[:3]}; "

@@ -169,7 +169,7 @@ def test_weights_outside_the_layers_that_are_not_read_may_be_there(name, folder)
     check(folder)
 
 
-@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int32])
+@pytest.mark.parametrize("kind", [torch.int8, torch.uint8, torch.int32, torch.int64, torch.bool])
 def test_weights_that_are_no_floats_are_refused(kind, folder):
     weights = load_file(folder / WEIGHTS)
     name = "encoder.layer.0.output.dense.weight"
@@ -182,6 +182,13 @@ def test_weights_of_which_the_end_was_never_written_are_refused(folder):
     content = (folder / WEIGHTS).read_bytes()
     (folder / WEIGHTS).write_bytes(content[: len(content) // 2].ljust(len(content), b"\0"))
     with pytest.raises(ValueError, match=r"these hold nothing but zeros: \['encoder.layer"):
+        check(folder)
+
+
+def test_weights_whose_file_was_given_room_but_no_end_are_refused_by_file_name(folder):
+    weights = load_file(folder / WEIGHTS)
+    save_file(weights | {"pooler.weight": torch.zeros(200, 200)}, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=f"{WEIGHTS} must be whole, however .* its end holds nothing but zeros"):
         check(folder)
 
 
