@@ -115,7 +115,7 @@ def test_a_pooler_may_be_missing_because_it_is_not_read(folder):
 
 def test_weights_of_another_width_are_refused(folder):
     spoil_config(folder, intermediate_size=64)
-    with pytest.raises(ValueError, match=r"must fit its config.json"):
+    with pytest.raises(ValueError, match=r"must have the shapes .* however 6 have not, such as"):
         check(folder)
 
 
@@ -189,6 +189,21 @@ def test_weights_whose_file_was_given_room_but_no_end_are_refused_by_file_name(f
     weights = load_file(folder / WEIGHTS)
     save_file(weights | {"pooler.weight": torch.zeros(200, 200)}, folder / WEIGHTS, metadata={"format": "pt"})
     with pytest.raises(ValueError, match=f"{WEIGHTS} must be whole, however .* its end holds nothing but zeros"):
+        check(folder)
+
+
+@pytest.mark.parametrize("name", ["embeddings.word_embeddings.weight", "encoder.layer.1.output.LayerNorm.weight"])
+@pytest.mark.parametrize("pooling", ["mean", "cls"])
+def test_weights_by_which_every_word_is_the_same_are_refused(pooling, name, folder):
+    weights = load_file(folder / WEIGHTS)
+    save_file(weights | {name: torch.zeros_like(weights[name])}, folder / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="must make other vectors of other words, however bert makes the same of any"):
+        QuestModel.from_encoder(folder, pooling=pooling)
+
+
+def test_a_body_that_overflows_is_refused(folder):
+    save_file({name: 1e30 * each for name, each in load_file(folder / WEIGHTS).items()}, folder / WEIGHTS)
+    with pytest.raises(ValueError, match="must make finite vectors, however bert makes NaN"):
         check(folder)
 
 
@@ -485,6 +500,17 @@ def test_a_body_that_attends_otherwise_after_its_first_short_pass_is_saved_as_it
 def test_what_is_no_plain_encoder_of_text_is_refused_in_words(family, reads, folder):
     AutoConfig.for_model(family).save_pretrained(folder)
     with pytest.raises(ValueError, match=f"an encoder must read {reads}, however {family} in .* does not"):
+        check(folder)
+
+
+@pytest.mark.parametrize(
+    ("family", "raises"), [("prophetnet", "decoder_input_ids"), ("qwen2_vl_text", "mrope_section")]
+)
+def test_a_body_that_raises_what_others_do_not_is_refused_in_words(family, raises, folder):
+    depth = {"num_hidden_layers": 2} if family != "prophetnet" else {"num_encoder_layers": 2, "num_decoder_layers": 2}
+    config = {name: value for name, value in TINY.items() if name != "num_hidden_layers"} | depth
+    AutoConfig.for_model(family, **config | {"num_key_value_heads": 2}).save_pretrained(folder)
+    with pytest.raises(ValueError, match=f"an encoder must read token ids and a mask, however {family} .*{raises}"):
         check(folder)
 
 

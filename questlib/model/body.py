@@ -18,6 +18,8 @@ _DROPOUTS = {
         "embd_pdrop", "resid_dropout", "embed_dropout",
     ),
 }  # fmt: skip
+# What a body raises of ids and a mask alone that was made to read something else.
+BODY_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 # How far padding may move a token, as a share of the largest state. In tiny bodies of 40 families it does by 4e-5 at
 # most; in those that compress passes or slide over them (Nystromformer, ConvBERT, YOSO) by 5e-4 to 0.05, which they
 # were trained with and are left; by 0.6 and more where the mask is not read (FNet, CANINE).
@@ -83,17 +85,17 @@ def without_bars() -> Iterator[None]:
 
 def read_body(folder: Path, body_config: PretrainedConfig) -> PreTrainedModel:
     """Read a body's weights, in 32-bit floats, from safetensors; all of them must be there under their own names."""
-    try:
-        with without_bars():
-            body, found = AutoModel.from_pretrained(
-                folder, config=body_config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
-                output_loading_info=True,
-            )  # fmt: skip
-    except RuntimeError as error:  # of another shape than the configuration says
-        told = str(error).strip().split("\n")[-1]
+    with without_bars():
+        body, found = AutoModel.from_pretrained(
+            folder, config=body_config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
+            output_loading_info=True, ignore_mismatched_sizes=True,
+        )  # fmt: skip
+    wrong = sorted(f"{name} of {tuple(given)} for {tuple(asked)}" for name, given, asked in found["mismatched_keys"])
+    if wrong:
         raise ValueError(
-            f"the weights in {folder} must fit its config.json, however they do not: {told}; fetch it anew"
-        ) from error
+            f"the weights in {folder} must have the shapes that its config.json says, however {len(wrong)} have not, "
+            f"such as {wrong[:3]}; fetch it anew"
+        )
     missing = [name for name in found["missing_keys"] if not name.startswith("pooler.")]  # of which none is read
     # A task model's head may be there too, but no layers, and nothing within one, that the configuration has not.
     unknown = found["unexpected_keys"]
@@ -161,7 +163,7 @@ def refuse_silent(body: PreTrainedModel, *, reads_first_only: bool) -> None:
             )
         )
         width = states.shape[-1]
-    except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
+    except BODY_ERRORS as error:
         raise ValueError(
             f"an encoder must make a vector of each token, however {name} does not: {error}; "
             "choose a plain encoder of text"
@@ -174,11 +176,20 @@ def refuse_silent(body: PreTrainedModel, *, reads_first_only: bool) -> None:
             f"an encoder must make a vector of each token, however {name} makes "
             f"{tuple(states.shape)} of {tuple(ids.shape)} tokens; choose a plain encoder of text"
         )
+    if not torch.isfinite(states).all():
+        raise ValueError(
+            f"an encoder must make finite vectors, however {name} makes NaN or infinity of a short pass; fetch it anew"
+        )
     moved = float((padded[:, : alone.shape[1]] - alone).abs().max() / alone.abs().max())
     if moved > _MOST_MOVED:
         raise ValueError(
             f"an encoder must not read padding, however {name} does, which moves a state by {moved:.1g} of the largest"
             "; choose an encoder that reads its attention_mask"
+        )
+    if torch.equal(states, others):
+        raise ValueError(
+            f"an encoder must make other vectors of other words, however {name} makes the same of any; its weights are "
+            "not what it was trained to, fetch them anew"
         )
     if reads_first_only and torch.equal(states[:, 0], others[:, 0]):
         raise ValueError(

@@ -5,6 +5,8 @@ import copy
 import torch
 from transformers import AutoModel, PretrainedConfig, PreTrainedModel
 
+from questlib.model.body import BODY_ERRORS
+
 # Words that are not the padding; more of them tell nothing about positions.
 _FEW_WORDS = 100
 _SHORTEST = 8
@@ -27,7 +29,7 @@ def longest_pass(body_config: PretrainedConfig, *, at_most: int) -> int:
         try:
             with torch.inference_mode():
                 body(input_ids=ids, attention_mask=torch.ones_like(ids))
-        except (IndexError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        except BODY_ERRORS as error:
             return str(error).split("\n")[0] or type(error).__name__
         return None
 
@@ -54,8 +56,8 @@ def _name(body_config: PretrainedConfig) -> str:
 def _build_small(body_config: PretrainedConfig, *, n_words: int) -> PreTrainedModel:
     # Positions are those of the whole body; some families spell out what each of their layers is, and are built whole.
     small = copy.deepcopy(body_config)
-    small.num_hidden_layers, small.vocab_size = 1, min(small.vocab_size, n_words)
     try:
+        small.num_hidden_layers, small.vocab_size = 1, min(small.vocab_size, n_words)
         return AutoModel.from_config(small)
-    except (AssertionError, AttributeError, IndexError, KeyError, TypeError, ValueError):
+    except (AssertionError, *BODY_ERRORS):
         return AutoModel.from_config(body_config)
