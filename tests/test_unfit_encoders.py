@@ -514,6 +514,18 @@ def test_a_body_that_raises_what_others_do_not_is_refused_in_words(family, raise
         check(folder)
 
 
+@pytest.mark.parametrize("family", ["bert", "electra", "roberta"])
+def test_a_body_of_a_packed_family_attends_as_a_decoder_where_it_is_one(family, folder):
+    config = toy.build_config(family)
+    config.is_decoder = True
+    write_body(folder, config)
+    ids = torch.randint(5, 60, (2, 20), generator=torch.Generator().manual_seed(0))
+    given = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    read = QuestModel.from_encoder(folder, pooling="mean").eval().pool_passes(**given)
+    own = AutoModel.from_pretrained(folder).eval()(**given).last_hidden_state.mean(dim=1)
+    torch.testing.assert_close(read, own)
+
+
 def test_special_words_in_a_text_are_words(folder, tmp_path):
     tokenizer = load_tokenizer(folder)
     frame = pd.DataFrame(dict.fromkeys(TEXT_COLUMNS, ["why [SEP] is [PAD] the [CLS] title"]))

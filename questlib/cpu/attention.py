@@ -29,12 +29,17 @@ _PASSES_AT_A_TIME = 64
 
 def can_be_packed(body: PreTrainedModel) -> bool:
     """Tell whether passes may stand one after the other in what goes through a body's layers."""
-    return body.config.model_type in _PACKED_FAMILIES
+    return _is_of(body, _PACKED_FAMILIES)
+
+
+def _is_of(body: PreTrainedModel, families: tuple[str, ...]) -> bool:
+    # As a decoder, one of any family lets its tokens read those before them alone.
+    return body.config.model_type in families and not getattr(body.config, "is_decoder", False)
 
 
 def attend_by_pass(body: PreTrainedModel) -> None:
     """Let a body compute attention this way, if its family allows it."""
-    if body.config.model_type in _PLAIN_FAMILIES:
+    if _is_of(body, _PLAIN_FAMILIES):
         body.set_attn_implementation(_NAME)
     elif body.config.model_type == "mpnet":
         mpnet.attend_by_pass(body)
@@ -46,7 +51,7 @@ def read_first_alone(body: PreTrainedModel) -> None:
     Every token is still read there, but no other one is projected, normalised or sent through the layer's matrices:
     `last_hidden_state` is then (n_passes, 1, body_width), where passes are packed (1, n_passes, body_width).
     """
-    if body.config.model_type in _LAYERED_FAMILIES:
+    if _is_of(body, _LAYERED_FAMILIES):
         last = body.get_submodule(f"encoder.layer.{body.config.num_hidden_layers - 1}.attention")
         setattr(last.get_submodule("self"), _FIRST_ALONE, True)
         last.get_submodule("output").register_forward_pre_hook(_keep_first)
