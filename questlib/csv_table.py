@@ -19,8 +19,8 @@ from questlib.run_folder import write_bytes
 
 _OPENERS: dict[str, Callable[[Path], IO[bytes]]] = {
     ".gz": lambda path: cast("IO[bytes]", gzip.open(path, "rb")),
-    ".bz2": lambda path: bz2.open(path, "rb"),
-    ".xz": lambda path: lzma.open(path, "rb"),
+    ".bz2": lambda path: _unpack(path, bz2.BZ2Decompressor),
+    ".xz": lambda path: _unpack(path, lambda: lzma.LZMADecompressor(lzma.FORMAT_XZ)),
 }
 _PACKERS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": lambda content: gzip.compress(content, mtime=0),
@@ -29,11 +29,16 @@ _PACKERS: dict[str, Callable[[bytes], bytes]] = {
 }
 _ZIP = ".zip"
 _OTHERS = tuple(
-    ".zst .zstd .lz .lz4 .lzma .lzo .z .br .sz .7z .rar .tar .tgz .tbz .tbz2 .txz .tlz "
-    ".tsv .tab .xls .xlsx .xlsm .xlsb .ods .numbers .parquet .feather .arrow .ipc .orc .avro .json .jsonl .ndjson .xml "
-    ".html .htm .md .yaml .yml .pkl .pickle .npy .npz .h5 .hdf5 .db .sqlite .sqlite3 .dta .sav .sas7bdat .rds".split()
+    ".zst .zstd .lz .lz4 .lzma .lzo .z .br .sz .7z .rar .tar .tgz .tbz .tbz2 .txz .tlz .gzip .bgz .bz .zz .zipx "
+    ".cab .cpio .jar .lha .lzh .arj .gpg .pq .hdf .mat .dbf .duckdb .sql .toml .psv .ssv .fods .xltx .pdf .docx "
+    ".joblib .tsv .tab .xls .xlsx .xlsm .xlsb .ods .numbers .parquet .feather .arrow .ipc .orc .avro .json .jsonl "
+    ".ndjson .xml .html .htm .md .yaml .yml .pkl .pickle .npy .npz .h5 .hdf5 .db .sqlite .sqlite3 .dta .sav "
+    ".sas7bdat .rds".split()
 )
-_DAMAGE = (OSError, EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, UnicodeDecodeError, csv.Error)
+# A RuntimeError: an archive's password is asked for, or its method is none of zipfile's.
+_DAMAGE = (
+    OSError, EOFError, RuntimeError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, UnicodeDecodeError, csv.Error
+)  # fmt: skip
 _ROWS_AT_A_TIME = 10_000
 _LONGEST_FIELD = 2**31 - 1
 
@@ -92,6 +97,18 @@ def write_csv(path: Path, frame: pd.DataFrame) -> None:
     write_bytes(path, content)
 
 
+def _unpack(path: Path, start: Callable[[], bz2.BZ2Decompressor | lzma.LZMADecompressor]) -> IO[bytes]:
+    # Python's own files take whatever follows the first stream, be it a damaged second one, for nothing.
+    packed, parts = path.read_bytes(), []
+    while packed.strip(b"\0"):
+        stream = start()
+        parts.append(stream.decompress(packed))
+        if not stream.eof:
+            raise EOFError("it is cut off")
+        packed = stream.unused_data
+    return io.BytesIO(b"".join(parts))
+
+
 @contextmanager
 def _open_text(path: Path) -> Iterator[IO[str]]:
     suffix = path.suffix.lower()
@@ -109,13 +126,13 @@ def _open_text(path: Path) -> Iterator[IO[str]]:
 
 def _read_rows(path: Path, text: IO[str]) -> Iterator[list[str]]:
     reader = csv.reader(text, strict=True)
-    header: list[str] | None = None
+    header, names = list[str](), set[str]()
     number = 0
     for row in reader:
         if not row:  # an empty line
             continue
-        if header is None:
-            header = row
+        if not header:
+            header, names = row, _as_names(row)
         else:
             where = f"{path}: row {number} (line {reader.line_num})"
             if len(row) != len(header):
@@ -123,10 +140,15 @@ def _read_rows(path: Path, text: IO[str]) -> Iterator[list[str]]:
                     f"{where} must have {len(header)} fields, as the header has, however: {len(row)}; the table may be "
                     "cut off, or quotes may be missing"
                 )
-            if row == header:
+            if _as_names(row[:1]) <= names and _as_names(row) == names:
                 raise ValueError(f"{where} must be a row, however it is the header again; remove it")
             number += 1
         yield row
+
+
+def _as_names(fields: Sequence[str]) -> set[str]:
+    # Of tables that were put together the second one may begin with a mark, or have its columns in another order.
+    return {field.strip("\ufeff ").casefold() for field in fields}
 
 
 def _build(rows: Sequence[Sequence[str]], header: list[str]) -> pd.DataFrame:

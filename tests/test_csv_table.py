@@ -1,7 +1,10 @@
 """A table holds what was written, or is refused with the row's number."""
 
+import bz2
 import csv
+import gzip
 import io
+import lzma
 import zipfile
 
 import pandas as pd
@@ -58,6 +61,8 @@ def test_what_is_written_is_in_the_format_of_its_name_and_read_again(rows, suffi
         ("a,b,c\n1,2,3\n4,5,6,7\n8,9,10\n", r"row 1 \(line 3\) must have 3 fields"),
         ("a,b,c\n1,2,3\n(2 rows)\n", r"row 1 \(line 3\)"),
         ("a,b,c\n1,2,3\na,b,c\n4,5,6\n", r"row 1 \(line 3\) must be a row, however it is the header again"),
+        ("a,b,c\n1,2,3\n\ufeffa,b,c\n4,5,6\n", r"row 1 \(line 3\) must be a row, however it is the header again"),
+        ("a,b,c\n1,2,3\nc,B, a\n4,5,6\n", r"row 1 \(line 3\) must be a row, however it is the header again"),
         ('a,b,c\n1,2,"cut in a text', "however: unexpected end of data"),
         ('a,b,c\n1,"x"y,3\n', "however: "),
         ("", "however: it is empty"),
@@ -90,6 +95,9 @@ OTHERS = [
     "t.json.gz",
     "t.tar.gz",
     "t.ods.zip",
+    "t.csv.gzip",
+    "t.pq",
+    "t.zipx",
 ]
 
 
@@ -111,6 +119,30 @@ def test_damaged_archive_is_told_in_words(suffix, damage, tmp_path):
     path.write_bytes({"cut": content[:-20], "another format": b"a\n1\n", "bytes changed": changed}[damage])
     with pytest.raises(ValueError, match=f"t.csv{suffix} must be a CSV table"):
         read_csv(path)
+
+
+@pytest.mark.parametrize(("suffix", "pack"), [(".gz", gzip.compress), (".bz2", bz2.compress), (".xz", lzma.compress)])
+def test_archive_in_several_pieces_is_read_whole_or_refused(suffix, pack, tmp_path):
+    path = tmp_path / f"t.csv{suffix}"
+    pieces = [pack(b"a\n1\n"), pack(b"2\n")]
+    path.write_bytes(b"".join(pieces) + b"\0" * 8)
+    assert fields_of(read_csv(path)) == [["1"], ["2"]]
+    for second in (b"garbage!", b"x" + pieces[1][1:], pieces[1][:-2]):
+        path.write_bytes(pieces[0] + second)
+        with pytest.raises(ValueError, match=f"t.csv{suffix} must be a CSV table"):
+            read_csv(path)
+
+
+@pytest.mark.parametrize(("places", "words"), [((6, 8), "encryption"), ((8, 10), "compression method is not")])
+def test_archive_that_python_does_not_open_is_refused_by_name(places, words, tmp_path):
+    with zipfile.ZipFile(tmp_path / "t.zip", "w") as archive:
+        archive.writestr("t.csv", "a\n1\n")
+    content = bytearray((tmp_path / "t.zip").read_bytes())
+    for start, place in zip((b"PK\3\4", b"PK\1\2"), places, strict=True):
+        content[content.rfind(start) + place] |= 93  # a flag, or a method
+    (tmp_path / "t.zip").write_bytes(content)
+    with pytest.raises(ValueError, match=f"t.zip must be a CSV table in UTF-8 .*{words}"):
+        read_csv(tmp_path / "t.zip")
 
 
 def test_archive_of_several_tables_is_refused(tmp_path):
