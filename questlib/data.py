@@ -80,8 +80,10 @@ def read_table(path: str | Path, *, columns: tuple[str, ...]) -> pd.DataFrame:
             number in [0, 1].
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():  # a pipe may be one
         raise FileNotFoundError(f"there is no table {path}; put it there or name another")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} must be a table, however it is a folder; name a file in it")
     frame = read_csv(path)
     refuse_missing(frame, columns=columns, what=str(path))
     if frame.empty:

@@ -192,7 +192,7 @@ def test_ids_are_names_and_stay_as_they_were_written(path: Path) -> None:
 
 
 def test_table_may_not_be_a_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=f"there is no table {tmp_path}; put it there or name another"):
+    with pytest.raises(IsADirectoryError, match=f"{tmp_path} must be a table, however it is a folder; name a file in"):
         read_table(tmp_path, columns=SOME)
 
 

@@ -102,6 +102,17 @@ def test_check_accepts_a_valid_submission(toy_folder: Path, capsys: pytest.Captu
     assert capsys.readouterr().out == f"{path} is valid: 6 rows, 30 targets in [0, 1], none constant\n"
 
 
+def test_check_reads_a_table_out_of_a_pipe(toy_folder: Path, capsys: pytest.CaptureFixture) -> None:
+    sample = pd.read_csv(toy_folder / "sample_submission.csv")
+    sample[list(TARGETS)] = np.random.default_rng(0).random((6, 30))
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "w") as stream:
+        sample.to_csv(stream, index=False)
+    assert main(["check", f"/dev/fd/{reading}", str(toy_folder / "sample_submission.csv")]) == 0
+    assert " is valid: 6 rows" in capsys.readouterr().out
+    os.close(reading)
+
+
 def test_a_home_is_meant_by_its_sign_where_no_shell_has_said_so(
     paths: tuple[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
