@@ -1,6 +1,7 @@
 """The command line: explore, run, report on a run, compare runs, predict with one, score, check a submission."""
 
 import argparse
+import io
 import json
 import logging
 import os
@@ -29,6 +30,9 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"questlib: names must be UTF-8, however: {unreadable[0]!r}; rename it\n")
         return 1
     parsed = _build_parser().parse_args(given)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # it may be closed
+        # As standard error does: a name may hold letters that a terminal does not write.
+        sys.stdout.reconfigure(errors="backslashreplace")
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("papermill").setLevel(logging.WARNING)  # it would repeat every path twice
     try:

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import subprocess
@@ -111,6 +112,15 @@ def test_check_reads_a_table_out_of_a_pipe(toy_folder: Path, capsys: pytest.Capt
     assert main(["check", f"/dev/fd/{reading}", str(toy_folder / "sample_submission.csv")]) == 0
     assert " is valid: 6 rows" in capsys.readouterr().out
     os.close(reading)
+
+
+def test_name_that_the_terminal_does_not_write_is_told_in_its_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("questlib.page.write_page", lambda folder: folder / "report.html")
+    assert main(["report", "r\u00fan"]) == 0
+    terminal.flush()
+    assert terminal.buffer.getvalue() == b"r\\xfan/report.html\n"
 
 
 def test_a_home_is_meant_by_its_sign_where_no_shell_has_said_so(
