@@ -143,10 +143,12 @@ def _compare(parsed: argparse.Namespace) -> None:
     from questlib.comparison import MEAN, MEAN_WITHOUT_RARE, compare_runs
 
     if parsed.csv:
+        _refuse_overwriting(parsed.csv, *(run for run in parsed.runs if run.is_dir()))  # runs/* may hold it from before
         refuse_unknown_format(parsed.csv)
         refuse_unwritable(parsed.csv)
     table, lines = compare_runs(parsed.runs)
     if parsed.csv:
+        _refuse_overwriting(parsed.csv, *(run for run in parsed.runs if run.is_dir()))  # runs/* may hold it from before
         write_csv(parsed.csv, table)
     formats = {MEAN: "{:.4f}".format, MEAN_WITHOUT_RARE: "{:.4f}".format, "minutes": "{:.1f}".format}
     print(table.to_string(index=False, float_format="{:g}".format, formatters=formats))

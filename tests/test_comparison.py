@@ -123,3 +123,11 @@ def test_command_prints_the_table_and_writes_it_as_csv(write_run, tmp_path: Path
 def test_run_is_read_as_it_was_written(write_run) -> None:
     folder = write_run("one", 0.3)
     assert read_run(folder) == json.loads((folder / "run.json").read_text())
+
+
+def test_command_writes_no_table_over_what_a_run_left(write_run, capsys) -> None:
+    folder = write_run("one", 0.3)
+    (folder / "submission.csv").write_text("precious")
+    assert main(["compare", str(folder), "--csv", str(folder / "submission.csv")]) == 1
+    assert "submission.csv must not be what is read, however " in capsys.readouterr().err
+    assert (folder / "submission.csv").read_text() == "precious"
