@@ -10,6 +10,8 @@ import signal
 import sys
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from questlib.cache import CACHE
 from questlib.clock import SESSION_START
 from questlib.csv_table import refuse_unknown_format, write_csv
@@ -98,9 +100,15 @@ def _predict(parsed: argparse.Namespace) -> None:
     table = read_table(parsed.table, columns=INPUT_COLUMNS)  # before torch is imported: a bad table is refused at once
     from questlib.inference import predict_table
 
-    predictions = predict_table(
-        parsed.run_folder, table, cache_folder=parsed.cache, changed_on_purpose=parsed.changed_on_purpose
-    )
+    try:
+        predictions = predict_table(
+            parsed.run_folder, table, cache_folder=parsed.cache, changed_on_purpose=parsed.changed_on_purpose
+        )
+    except (LookupError, SafetensorError) as error:  # no file was compared with what its run wrote
+        raise ValueError(
+            f"{parsed.run_folder} must hold what can be predicted with, however it was changed: "
+            f"{type(error).__name__}: {error}; copy it anew"
+        ) from error
     write_predictions(parsed.out, predictions, ids=table[ID].to_numpy())
 
 
@@ -148,7 +156,6 @@ def _compare(parsed: argparse.Namespace) -> None:
         refuse_unwritable(parsed.csv)
     table, lines = compare_runs(parsed.runs)
     if parsed.csv:
-        _refuse_overwriting(parsed.csv, *(run for run in parsed.runs if run.is_dir()))  # runs/* may hold it from before
         write_csv(parsed.csv, table)
     formats = {MEAN: "{:.4f}".format, MEAN_WITHOUT_RARE: "{:.4f}".format, "minutes": "{:.1f}".format}
     print(table.to_string(index=False, float_format="{:g}".format, formatters=formats))

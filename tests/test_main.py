@@ -103,6 +103,18 @@ def test_check_accepts_a_valid_submission(toy_folder: Path, capsys: pytest.Captu
     assert capsys.readouterr().out == f"{path} is valid: 6 rows, 30 targets in [0, 1], none constant\n"
 
 
+def test_predict_tells_in_words_that_what_was_changed_on_purpose_is_none(
+    toy_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "ensemble.json").write_text("{}")
+    given = ["predict", tmp_path / "run", toy_folder / "test.csv", tmp_path / "out.csv", "--changed-on-purpose"]
+    assert main([*map(str, given), "--cache", str(tmp_path)]) == 1
+    assert capsys.readouterr().err.endswith(
+        "run must hold what can be predicted with, however it was changed: KeyError: 'folds'; copy it anew\n"
+    )
+
+
 def test_check_reads_a_table_out_of_a_pipe(toy_folder: Path, capsys: pytest.CaptureFixture) -> None:
     sample = pd.read_csv(toy_folder / "sample_submission.csv")
     sample[list(TARGETS)] = np.random.default_rng(0).random((6, 30))
