@@ -16,7 +16,8 @@ from questlib.schema import TARGETS
 from questlib.sweeps import report, results
 from questlib.sweeps import study as studies
 from questlib.sweeps.definition import Sweep, read_sweep
-from questlib.sweeps.results import ABOUT, find_frontier, read_runs, read_study, summarize_settings
+from questlib.sweeps.results import find_frontier, read_runs, read_study, summarize_settings
+from questlib.sweeps.space import ABOUT
 from questlib.sweeps.study import open_study
 from questlib.sweeps.worker import suggest
 
@@ -45,6 +46,18 @@ def test_best_profile_of_an_unfinished_sweep_has_whole_numbers_and_nulls(tmp_pat
     assert isinstance(given["options"]["width"], int)
     assert "None" in report.show_table(settings, title="any")
     assert report.plot_study(trials)
+
+
+def test_parameter_whose_name_another_ends_with_or_a_column_has_stands_in_table_and_pictures(tmp_path):
+    text = "space:\n  x: [0.1, 0.2]\n  options.x: [3, 4]\n  options.seed: [5, 6]\n  options.value: [7, 8]\n"
+    sweep = read_sweep(write_sweep(tmp_path, text))
+    study = open_study(sweep, folder=tmp_path, storage=None)
+    finish(sweep, study, values=[0.3, 0.1, 0.2])
+    trials = read_study(study, trials_folder=tmp_path)
+    table = report.show_table(summarize_settings(trials, None), title="any")
+    assert all(f"<th>{name}</th>" in table for name in ("x", "options.x", "options.seed", "options.value"))
+    history, *_ = report.plot_study(trials)
+    assert history.axes[0].collections[0].get_offsets()[:, 1].tolist() == [0.3, 0.1, 0.2]
 
 
 def test_what_a_pruned_trial_showed_last_is_not_its_score(tmp_path):

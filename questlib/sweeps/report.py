@@ -21,7 +21,8 @@ from questlib.data import Tables, read_tables
 from questlib.run import write_report
 from questlib.run_folder import write_text
 from questlib.sweeps.definition import PLACES, Sweep, read_sweep
-from questlib.sweeps.results import ABOUT, SUMMARY, as_study, find_frontier, is_missing, read_runs, read_study
+from questlib.sweeps.results import as_study, find_frontier, is_missing, read_runs, read_study
+from questlib.sweeps.space import ABOUT, SUMMARY
 from questlib.sweeps.study import open_existing, refuse_other_tables
 
 TABLE, BEST = "trials.csv", "best.yaml"
@@ -199,12 +200,12 @@ def _figure_of(axes: object, *, width: float = 9, height: float = 4.5) -> Figure
 
 
 def _shorten_names(table: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
-    # As much of a dotted name, from its end, as tells it from the others.
-    short = {}
+    # As much of a dotted name, from its end, as tells it from the others and from what else stands in the table.
+    short, others = {}, [*ABOUT, *SUMMARY, *names]
     for name in names:
         parts = name.split(".")
         ends = (".".join(parts[at:]) for at in range(len(parts) - 1, -1, -1))
         short[name] = next(
-            end for end in ends if sum(other == end or other.endswith(f".{end}") for other in names) == 1
+            (end for end in ends if sum(other == end or other.endswith(f".{end}") for other in others) == 1), name
         )
     return table.rename(columns=short)

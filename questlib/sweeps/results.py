@@ -22,15 +22,11 @@ from questlib.resume import flatten, hash_tables
 from questlib.run_folder import INPUTS, RECIPE, SCORES, TIED, read_json
 from questlib.sweeps import study as studies
 from questlib.sweeps.definition import look_up, name_of
-from questlib.sweeps.space import stand_for
+from questlib.sweeps.space import ABOUT, SUMMARY, stand_for
 
 logger = logging.getLogger(__name__)
 
 _TRAIN = "train.csv"
-# Columns of a table of trials; the parameters follow.
-ABOUT = ["trial", "setting", "seed", "state", "value", "seconds", "error", "folder"]
-# Columns of a table of settings, beside `setting` and the parameters.
-SUMMARY = ["trials", "mean", "standard error", "behind", "error of that", "verdict", "seconds"]
 # How often luck alone may call any of a sweep's settings worse.
 _RISK = 0.05
 

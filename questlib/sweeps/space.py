@@ -12,6 +12,10 @@ from questlib.checks import refuse_unknown
 from questlib.recipe import MEMBER_RECIPES
 from questlib.stage import STAGE_RECIPES
 
+# Columns of a table of trials; the parameters follow.
+ABOUT = ["trial", "setting", "seed", "state", "value", "seconds", "error", "folder"]
+# Columns of a table of settings, beside `setting` and the parameters.
+SUMMARY = ["trials", "mean", "standard error", "behind", "error of that", "verdict", "seconds"]
 _OF_A_RANGE = ("low", "high", "step", "log")
 
 
