@@ -287,3 +287,5 @@ def test_any_notebook_can_be_swept(tmp_path):
     assert sweep.settings() == [{"x": 0.1}, {"x": 0.2}]
     with pytest.raises(ValueError, match="unknown parameter: 'z'"):
         read_sweep(write_sweep(tmp_path, "space:\n  z: [0.1, 0.2]\n"))
+    with pytest.raises(ValueError, match="must not be called as a column of the report is, however: 'seconds'"):
+        read_sweep(write_sweep(tmp_path, "space:\n  seconds: [0.1, 0.2]\n"))

@@ -62,6 +62,11 @@ def read_space(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple
     for name, given in content.items():
         if name == "seed":
             raise ValueError("seed must not be a parameter to vary: list seeds, which are told apart from settings")
+        if name in defaults and name in (*ABOUT, *SUMMARY):
+            raise ValueError(
+                f"a parameter to vary must not be called as a column of the report is, however: {name!r}; call it "
+                "otherwise in the notebook"
+            )
         dimension = _read_dimension(name, given, kind=_kind_of(name, defaults))
         for other, allowed in dimension.when.items():
             refuse_unknown([other], known=dimensions, what=f"parameter before {name} in its when")
