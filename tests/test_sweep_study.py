@@ -533,6 +533,14 @@ def test_storage_that_no_waiting_mends_is_refused_at_once_without_its_password(t
     assert "cret" not in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["really?", "a{x}b", "100%41 #1 é"])
+def test_study_lies_in_its_folder_whatever_that_is_called(sweep, tmp_path, name):
+    open_study(sweep, folder=tmp_path / name, storage=None)
+    assert open_existing(sweep, folder=tmp_path / name, storage=None).get_trials()
+    assert {path.name for path in tmp_path.iterdir() if not path.suffix} == {name, "profiles"}
+    assert open_storage(tmp_path, f"sqlite:///{tmp_path}/{name.replace('?', '')}.db")
+
+
 def test_report_says_which_sweeps_a_storage_has_where_it_has_another(sweep, tmp_path):
     open_study(sweep, folder=tmp_path, storage=None)
     other = read_sweep(write_sweep(tmp_path, "space:\n  x: [0.0]\n", name="other"))

@@ -8,6 +8,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import optuna
 from optuna.exceptions import ExperimentalWarning, StorageInternalError
@@ -48,7 +49,7 @@ class PatientStorage(RDBStorage):
             is_file = url.startswith("sqlite")
             # Of those that begin at the same moment one makes the tables; the others find them at their second try.
             _wait_out(super().__init__, faults=(SQLAlchemyError,), patience=_PATIENCE_TO_BEGIN)(
-                url,
+                url.replace("{", "{{").replace("}", "}}"),  # no templates
                 engine_kwargs={"connect_args": {"timeout": 60}} if is_file else {"pool_pre_ping": True},
                 heartbeat_interval=_HEARTBEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
@@ -115,7 +116,7 @@ def requeue(study: optuna.Study, trial: FrozenTrial) -> None:
 
 def open_storage(folder: Path, url: str | None) -> PatientStorage:
     """Open the storage that a URL names, or the file in a sweep's folder where it is None."""
-    url = url or f"sqlite:///{(folder / DATABASE).resolve()}"
+    url = url or f"sqlite:///{quote(str((folder / DATABASE).resolve()))}"  # a folder may be called anything
     _check_url(url)
     try:
         return PatientStorage(url)
