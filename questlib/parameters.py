@@ -8,7 +8,7 @@ overrides the seed for one member, whatever is said for all, `target_weights.ans
 
 import ast
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import fields
 from difflib import get_close_matches
@@ -24,14 +24,22 @@ _INJECTED, _PAPERMILLS_OWN = "# Parameters\n", "PAPERMILL_"
 _KINDS: dict[str, type] = {kind.__name__: kind for kind in (bool, dict, float, int, list, str)}
 
 
-def read_parameters(notebook: Path) -> dict[str, Any]:
-    """Read the parameters that a notebook's cell tagged `parameters` declares, and their defaults."""
+def read_parameters(notebook: Path, *, needed: Iterable[str] = ()) -> dict[str, Any]:
+    """Read the parameters that a notebook's cell tagged `parameters` declares, some of them needed, and their defaults."""
     if not notebook.is_file():
-        raise FileNotFoundError(f"no notebook {notebook}; run from the project's root, or name one with --notebook")
+        raise FileNotFoundError(f"no notebook {notebook}; run from the project's root, or name one that is there")
     import nbformat  # a kernel has no need of it
 
-    cells = nbformat.read(notebook, as_version=4).cells
-    return read_cell("\n".join(cell.source for cell in cells if TAG in cell.metadata.get("tags", [])))
+    try:
+        cells = nbformat.read(notebook, as_version=4).cells
+        declared = read_cell("\n".join(cell.source for cell in cells if TAG in cell.metadata.get("tags", [])))
+    except (ValueError, TypeError, SyntaxError, AttributeError) as error:  # the last of JSON that maps nothing
+        told = f"{notebook} must be a notebook whose cell tagged {TAG} assigns plain values, however: {str(error):.200}"
+        raise ValueError(told) from error
+    missing = [name for name in needed if name not in declared]
+    if missing:
+        raise ValueError(f"{notebook} must declare {missing} in a cell tagged {TAG}, however it has {sorted(declared)}")
+    return declared
 
 
 def read_cell(source: str) -> dict[str, Any]:

@@ -91,7 +91,7 @@ def run_notebook(
     Raises:
         Interrupted: If the process was told to end; the same call goes on.
     """
-    defaults = read_parameters(notebook)
+    defaults = read_parameters(notebook, needed=("data", "out"))
     own = read_profile(notebook.parent / "profiles", profile)
     parameters = override(defaults, own, {"data": data} if data else {}, overrides)
     if parameters.get("out") != defaults.get("out"):

@@ -5,6 +5,7 @@ import nbformat
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from nbformat.v4 import new_code_cell, new_notebook
 
 from questlib.parameters import check_parameters, override, read_cell, read_parameters, write_cell
 from questlib.profiles import read_profile
@@ -61,6 +62,27 @@ def test_parameters_of_the_main_notebook_are_all_read() -> None:
 def test_parameters_of_a_notebook_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no notebook .*absent.ipynb; run from the project's root, or name one"):
         read_parameters(tmp_path / "absent.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b"\x89PNG\xff", "must be a notebook whose cell .* however: 'utf-8' codec"),
+        (b"[1, 2]", "must be a notebook whose cell tagged parameters assigns plain values, however: 'list' object"),
+        (b'{"cells": [', "must be a notebook whose cell .* JSON"),
+        ("%matplotlib inline\nx: int = 1", "must be .* assigns plain values, however: invalid syntax"),
+        ("x: float = 2 * 3", "must be .* assigns plain values, however: malformed node"),
+        ("x: float = None", "must be .* assigns plain values, however: float"),
+        ('data: str = ""', r"must declare \['out'\] in a cell tagged parameters, however it has \['data'\]"),
+    ],
+)
+def test_file_that_is_no_notebook_to_run_is_refused_by_name(tmp_path: Path, content: bytes | str, told: str) -> None:
+    if isinstance(content, str):
+        cell = new_code_cell(content, metadata={"tags": ["parameters"]})
+        content = nbformat.writes(new_notebook(cells=[cell])).encode()
+    (tmp_path / "any.ipynb").write_bytes(content)
+    with pytest.raises(ValueError, match=f"any.ipynb {told}"):
+        read_parameters(tmp_path / "any.ipynb", needed=("data", "out"))
 
 
 @pytest.mark.parametrize(
