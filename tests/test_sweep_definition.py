@@ -229,6 +229,29 @@ def test_members_are_choices_too(tmp_path):
             ValueError,
             "head must apply to some settings, however what it needs of ['layout'] excludes it",
         ),
+        (
+            "space:\n  layout: [pair, joint]\n  pooling: {choices: [cls, mean], when: {layout: []}}\n",
+            ValueError,
+            "pooling must apply to some settings, however what it needs of ['layout'] excludes it",
+        ),
+        (
+            "space:\n  head_dropout: {low: 0.1, high: 0.3}\n  pooling: {choices: [cls, gru], when: {head_dropout: 0.2}}\n"
+            "sampler: tpe\ntrials: 2\n",
+            ValueError,
+            "pooling must apply where head_dropout has a certain value, however its range has no step",
+        ),
+        (
+            "space:\n  head_dropout: {low: 0.0, high: 0.9, step: 1.0e-12}\n",
+            ValueError,
+            "head_dropout must have at most 10000 values, however: {'low': 0.0, 'high': 0.9, 'step': 1e-12}; leave the",
+        ),
+        ("space:\n  batch_size: {low: 1, high: 1000000000000}\n", ValueError, "must have 10000 points at most"),
+        (
+            "space:\n  batch_size: {low: 1, high: 1000000000000}\nsampler: one_change\n",
+            ValueError,
+            "sampler one_change must have 10000 points at most, however it has more",
+        ),
+        ("notebook: notebooks/explore.ipynb\nspace:\n  x: [a]\n", ValueError, "must declare ['out'] in a cell tagged"),
         ("space: {}\n", ValueError, "space must name a parameter to vary"),
         ("space:\n  body_share: {low: 0.1, high: 0.5, step: 0.4, when: {layuot: joint}}\n", ValueError, "'layuot'"),
         ("- a\n", ValueError, "must map"),

@@ -18,7 +18,7 @@ from questlib.profiles import read_profile, read_yaml
 from questlib.recipe import MEMBER_RECIPES, Recipe, TransformerRecipe
 from questlib.run_folder import SCORES
 from questlib.schema import TARGETS
-from questlib.sweeps.space import Dimension, read_space
+from questlib.sweeps.space import MOST_POINTS, Dimension, read_space
 from questlib.typed_json import list_leaves
 
 SAMPLERS = ["grid", "one_change", "random", "tpe"]
@@ -28,8 +28,6 @@ PLACES = ("data", "out", "cache", "fingerprints")
 _KINDS: dict[str, type] = {
     "parameters": dict, "space": dict, "seeds": list, "notebook": str, "profile": str, "objective": str, "trials": int,
 }  # fmt: skip
-# More points than these are no sweep that anyone waits for.
-_MOST_POINTS = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -243,12 +241,11 @@ def read_sweep(path: Path) -> Sweep:
 
 def _check_points(sweep: Sweep) -> None:
     # Every combination of a grid; of others each value by itself, with the first that there are of the rest.
-    if sweep.sampler == "grid":
-        points = list(islice(sweep._points({}, 0), _MOST_POINTS + 1))
-        if len(points) > _MOST_POINTS:
-            raise ValueError(f"a grid must have {_MOST_POINTS} points at most, however it has more")
-    else:
-        points = list(sweep.single_changes())
+    for each in sweep.space:
+        sweep._conditions_of(each)
+    points = list(islice(sweep._points({}, 0) if sweep.sampler == "grid" else sweep.single_changes(), MOST_POINTS + 1))
+    if len(points) > MOST_POINTS:
+        raise ValueError(f"sampler {sweep.sampler} must have {MOST_POINTS} points at most, however it has more")
     same: dict[str, dict[str, Any]] = {}
     for seed in sweep.seeds or (None,):
         is_first = seed in (None, *sweep.seeds[:1])

@@ -1,7 +1,7 @@
 """The space of a sweep: the parameters that are varied, each with its values and where it applies."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, get_type_hints
@@ -16,6 +16,8 @@ from questlib.stage import STAGE_RECIPES
 ABOUT = ["trial", "setting", "seed", "state", "value", "seconds", "error", "folder"]
 # Columns of a table of settings, beside `setting` and the parameters.
 SUMMARY = ["trials", "mean", "standard error", "behind", "error of that", "verdict", "seconds"]
+# More points than these are no sweep that anyone waits for.
+MOST_POINTS = 10_000
 _OF_A_RANGE = ("low", "high", "step", "log")
 
 
@@ -33,13 +35,13 @@ class Dimension:
         return all(chosen.get(name) in allowed for name, allowed in self.when.items())
 
     @property
-    def points(self) -> list[Any]:
+    def points(self) -> Sequence[Any]:
         """All of its values that a grid goes through; none for a range without steps."""
         match self.distribution:
             case CategoricalDistribution(choices=choices):
                 return list(choices)
             case IntDistribution(low=low, high=high, step=step, log=False):
-                return list(range(low, high + 1, step))
+                return range(low, high + 1, step)
             case FloatDistribution(low=low, high=high, step=float(step)):
                 # As they were written: 0.1 + 2 * 0.1 lies beyond 0.3, which a study refuses to hold.
                 begin, width = Decimal(str(low)), Decimal(str(step))
@@ -47,7 +49,7 @@ class Dimension:
         return []
 
     @property
-    def corners(self) -> list[Any]:
+    def corners(self) -> Sequence[Any]:
         """Values that a check should try: every choice, or both ends of a range."""
         is_choice = isinstance(self.distribution, CategoricalDistribution)
         return self.points if is_choice else [self.distribution.low, self.distribution.high]  # type: ignore[attr-defined]
@@ -71,9 +73,12 @@ def read_space(content: Mapping[str, Any], defaults: Mapping[str, Any]) -> tuple
         for other, allowed in dimension.when.items():
             refuse_unknown([other], known=dimensions, what=f"parameter before {name} in its when")
             points = dimensions[other].points
+            if not points and isinstance(dimensions[other].distribution, FloatDistribution):
+                raise ValueError(f"{name} must apply where {other} has a certain value, however its range has no step")
             wrong = [value for value in allowed if points and value not in points]
             if wrong:
-                raise ValueError(f"{name} must apply where {other} is one of {points}, however: {wrong}")
+                known = list(points[:MOST_POINTS])
+                raise ValueError(f"{name} must apply where {other} is one of {known}, however: {wrong}")
         dimensions[name] = dimension
     return tuple(dimensions.values())
 
@@ -128,6 +133,9 @@ def _read_range(name: str, given: dict[str, Any], *, kind: Any) -> IntDistributi
         raise ValueError(
             f"{name} must have a range of several values, however: {given!r}; parameters take a single one"
         )
+    step, width = distribution.step or 0, distribution.high - distribution.low
+    if isinstance(distribution, FloatDistribution) and 0 < MOST_POINTS * step <= width:
+        raise ValueError(f"{name} must have at most {MOST_POINTS} values, however: {given!r}; leave the step out")
     return distribution
 
 
