@@ -187,15 +187,28 @@ def test_words_beside_a_notebooks_code_may_change(sweep, tmp_path):
 @pytest.mark.parametrize("command", ["run", "report"])
 def test_sweep_does_not_go_on_and_is_not_reported_on_with_other_tables(tmp_path, toy_folder, capsys, name, command):
     file, folder = write_sweep(tmp_path, "space:\n  x: [0.0, 1.0]\n"), tmp_path / "sweep"
-    studies.keep_tables(open_study(read_sweep(file), folder=folder, storage=None), read_tables(toy_folder))
+    studies.keep_inputs(open_study(read_sweep(file), folder=folder, storage=None), read_tables(toy_folder))
     other = tmp_path / "other"
     shutil.copytree(toy_folder, other)
     frame = pd.read_csv(other / name)
     frame.assign(category=frame["category"].iloc[::-1].to_numpy()).to_csv(other / name, index=False)
     named = ["run", str(file)] if command == "run" else ["report", "--sweep", str(file)]
     assert main([*named, "--data", str(other), "--out", str(folder)]) == 1
-    assert f"must have the tables that it began with, however others are given: {name}" in capsys.readouterr().err
+    assert f"must have the tables and encoders that it began with, however others are given: {name}" in capsys.readouterr().err
     assert not (folder / "trials").exists()
+
+
+def test_sweep_does_not_go_on_with_another_encoder_of_the_same_name(sweep, tmp_path, toy_folder, encoder_folder):
+    shutil.copytree(encoder_folder, tmp_path / "encoder")
+    study, tables = open_study(sweep, folder=tmp_path, storage=None), read_tables(toy_folder)
+    studies.keep_inputs(study, tables)  # of an older questlib, or with fewer trials
+    for _ in range(2):
+        studies.keep_inputs(study, tables, encoders=[str(tmp_path / "encoder")])
+    config = tmp_path / "encoder" / "config.json"
+    config.write_text(config.read_text().replace("{", "{ ", 1))
+    with pytest.raises(ValueError, match=f"encoders that it began with, however .* given: encoder {tmp_path}/encoder;"):
+        studies.keep_inputs(study, tables, encoders=[str(tmp_path / "encoder")])
+    studies.refuse_other_tables(study, tables)
 
 
 def test_machines_that_begin_together_and_queue_the_same_trials_run_them_once(sweep, tmp_path):

@@ -53,7 +53,7 @@ def _run(parsed: argparse.Namespace) -> int:
     data = parsed.data or sweep.base["data"]
     tables = read_tables(data)
     os.environ["HF_HUB_OFFLINE"] = str(int(not sweep.base.get("use_internet", False)))
-    _check_encoders(sweep)
+    encoders = _check_encoders(sweep)
     if parsed.plan:
         from questlib.sweeps.forecast import forecast
 
@@ -61,7 +61,7 @@ def _run(parsed: argparse.Namespace) -> int:
         return 0
     refuse_unwritable(folder / DATABASE)
     study = studies.open_study(sweep, folder=folder, storage=parsed.storage)
-    studies.keep_tables(study, tables)
+    studies.keep_inputs(study, tables, encoders=encoders)
     studies.take_back(study)
     if parsed.retry_failed:
         studies.queue_failed(study, sweep)
@@ -87,8 +87,8 @@ def _run(parsed: argparse.Namespace) -> int:
     return status
 
 
-def _check_encoders(sweep: Sweep) -> None:
-    # That they are here, and read passes as long as any trial has them.
+def _check_encoders(sweep: Sweep) -> list[str]:
+    # That they are here, and read passes as long as any trial has them; gives their names.
     settings = sweep.settings() if sweep.is_listed else sweep.single_changes()
     recipes = [recipe for chosen in settings if (recipe := sweep.recipe(chosen)) is not None]
     members = [each for recipe in recipes for each in recipe.members if isinstance(each, TransformerRecipe)]
@@ -96,6 +96,7 @@ def _check_encoders(sweep: Sweep) -> None:
         from questlib.members.transformer import find_long_enough
 
         find_long_enough(member)
+    return sorted({member.encoder for member in members})
 
 
 def _options(parsed: argparse.Namespace) -> list[str]:

@@ -19,6 +19,7 @@ from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from questlib.data import Tables
+from questlib.pretrained import find_encoder, hash_encoder
 from questlib.resume import hash_tables
 from questlib.sweeps.definition import Sweep
 from questlib.sweeps.storage import DATABASE, GRACE_SECONDS, open_storage, requeue
@@ -26,7 +27,7 @@ from questlib.sweeps.storage import DATABASE, GRACE_SECONDS, open_storage, reque
 # What a trial is told by, in its user attributes.
 SETTING, SEED, WORKER, ERROR, SECONDS, SURPLUS = "setting", "seed", "worker", "error", "seconds", "surplus"
 SAME = "same"  # names the trial that a sampler had asked for before
-_TABLES = "tables"  # of the study
+_INPUTS = "tables"  # of the study
 
 
 def open_study(sweep: Sweep, *, folder: Path, storage: str | None) -> optuna.Study:
@@ -100,22 +101,25 @@ def _refuse_other(study: optuna.Study, sweep: Sweep) -> None:
         )
 
 
-def keep_tables(study: optuna.Study, tables: Tables) -> None:
-    """Write down which tables a sweep is of, and refuse others than it began with."""
-    if _TABLES not in study.user_attrs:
-        study.set_user_attr(_TABLES, hash_tables(tables))
-    refuse_other_tables(study, tables)
+def keep_inputs(study: optuna.Study, tables: Tables, *, encoders: Iterable[str] = ()) -> None:
+    """Write down which tables and encoders, by name, a sweep is of, and refuse others than it began with."""
+    now = hash_tables(tables) | {f"encoder {name}": hash_encoder(find_encoder(name)) for name in encoders}
+    _refuse_others(study, now)
+    study.set_user_attr(_INPUTS, study.user_attrs.get(_INPUTS, {}) | now)
 
 
 def refuse_other_tables(study: optuna.Study, tables: Tables) -> None:
     """Refuse tables that a sweep's trials were not trained on, as far as it is known what those were."""
-    now = hash_tables(tables)
-    began = study.user_attrs.get(_TABLES, now)
-    changed = [name for name in now if began.get(name) != now[name]]
+    _refuse_others(study, hash_tables(tables))
+
+
+def _refuse_others(study: optuna.Study, now: dict[str, str]) -> None:
+    began = study.user_attrs.get(_INPUTS, {})
+    changed = [name for name in now if began.get(name, now[name]) != now[name]]
     if changed:
         raise ValueError(
-            f"the sweep {study.study_name} must have the tables that it began with, however others are given: "
-            f"{', '.join(changed)}; name the same DATA, or another folder OUT for another sweep"
+            f"the sweep {study.study_name} must have the tables and encoders that it began with, however others are "
+            f"given: {', '.join(changed)}; give the same (DATA names tables), or another folder OUT for another sweep"
         )
 
 
