@@ -10,6 +10,7 @@ from optuna.trial import TrialState
 from sweeping import write_sweep
 
 from questlib.data import read_tables
+from questlib.marks import list_outputs
 from questlib.predictions import write_predictions
 from questlib.run_folder import read_json, write_json
 from questlib.schema import TARGETS
@@ -176,6 +177,27 @@ def test_folders_that_are_no_runs_or_of_other_tables_are_left_out_with_a_line(tm
     ]
     with pytest.raises(ValueError, match="there must be runs to report on, however there are none; .*on another"):
         read_runs(runs, objective=Sweep.objective, tables=read_tables(toy_folder))
+
+
+def test_run_whose_scores_were_changed_is_left_out_with_a_line(tmp_path, caplog):
+    runs = [leave_run(tmp_path / name, make_recipe(seed)) for seed, name in enumerate(["whole", "changed", "cut"])]
+    for run in runs:
+        list_outputs(run)
+    leave_run(runs[1], make_recipe(1), score=0.9)
+    (runs[2] / "outputs.json").unlink()
+    (runs[2] / "inputs.json").write_text("{")
+    assert list(read_runs(runs, objective=Sweep.objective, tables=None)["trial"]) == ["whole"]
+    assert "changed must hold what its run wrote, however missing or changed: ['scores.json'" in caplog.messages[0]
+    assert "cut/inputs.json must be whole JSON" in caplog.messages[1]
+
+
+def test_runs_of_other_weights_are_of_another_setting(tmp_path):
+    runs = [leave_run(tmp_path / name, make_recipe(1)) for name in ("one", "two")]
+    for run in runs:
+        write_json(run / "inputs.json", {"train.csv": "a", "encoder": {"0 (minilm-v1.5)": f"{run.name}-hash"}})
+    table = read_runs(runs, objective=Sweep.objective, tables=None)
+    assert list(table["setting"]) == [0, 1]
+    assert list(table["weights of encoder 0"]) == ["one-hash", "two-hash"]
 
 
 def test_run_that_was_made_twice_is_no_further_seed_and_the_newest_stands(tmp_path, caplog):

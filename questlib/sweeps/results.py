@@ -17,9 +17,10 @@ from scipy.stats import studentized_range
 
 from questlib.clock import read_sessions
 from questlib.data import Tables
+from questlib.marks import check_outputs
 from questlib.paired import FREEDOM, compare, read_tied
 from questlib.resume import flatten, hash_tables
-from questlib.run_folder import INPUTS, RECIPE, SCORES, TIED, read_json
+from questlib.run_folder import INPUTS, OUTPUTS, RECIPE, SCORES, TIED, read_json
 from questlib.sweeps import study as studies
 from questlib.sweeps.definition import look_up, name_of
 from questlib.sweeps.space import ABOUT, SUMMARY, stand_for
@@ -66,6 +67,8 @@ def read_runs(folders: Iterable[Path], *, objective: str, tables: Tables | None)
         is_scored = (folder / SCORES).is_file()
         value = look_up(read_json(folder / SCORES), objective) if is_scored else None
         recipe = dict(flatten(read_json(folder / RECIPE)))
+        hashes = read_json(folder / INPUTS).get("encoder", {}) if (folder / INPUTS).is_file() else {}
+        recipe |= {f"weights of encoder {title.split()[0]}": digest[:8] for title, digest in hashes.items()}
         seed = recipe.pop("seed", None)
         # A member whose seed is the run's has none of its own.
         recipes.append({name: each for name, each in recipe.items() if name.split(".")[-1] != "seed" or each != seed})
@@ -104,7 +107,13 @@ def _choose_runs(folders: Iterable[Path], tables: Tables | None) -> tuple[list[P
     wanted = None if tables is None else hash_tables(tables)[_TRAIN]
     runs, left_out = [], []
     for folder in folders:
-        known = read_json(folder / INPUTS).get(_TRAIN) if (folder / INPUTS).is_file() else None
+        try:
+            if (folder / OUTPUTS).is_file():
+                check_outputs(folder, *(name for name in (RECIPE, INPUTS, SCORES, TIED) if (folder / name).is_file()))
+            known = read_json(folder / INPUTS).get(_TRAIN) if (folder / INPUTS).is_file() else None
+        except ValueError as error:
+            left_out.append(str(error))
+            continue
         if not (folder / RECIPE).is_file():
             left_out.append(f"{folder} must be a run folder, however it has no {RECIPE}")
         elif wanted and known not in (None, wanted):
