@@ -25,7 +25,7 @@ _KINDS: dict[str, type] = {kind.__name__: kind for kind in (bool, dict, float, i
 
 
 def read_parameters(notebook: Path, *, needed: Iterable[str] = ()) -> dict[str, Any]:
-    """Read the parameters that a notebook's cell tagged `parameters` declares, some of them needed, and their defaults."""
+    """Read the parameters that a notebook's tagged cell declares, and defaults; the needed ones must be there."""
     if not notebook.is_file():
         raise FileNotFoundError(f"no notebook {notebook}; run from the project's root, or name one that is there")
     import nbformat  # a kernel has no need of it

@@ -6,6 +6,9 @@ import pytest
 from optuna.distributions import IntDistribution
 from sweeping import write_sweep
 
+from questlib.parameters import override, read_parameters
+from questlib.profiles import read_profile
+from questlib.recipe import Recipe
 from questlib.resume import flatten
 from questlib.run_folder import read_json
 from questlib.sweeps.definition import _list_scores, read_sweep
@@ -103,6 +106,18 @@ def test_whole_lists_are_choices_and_dotted_names_reach_into_them(tmp_path):
     assert [stage["name"] for stage in given["stages"]] == ["full", "head", "full", "head"]
     recipe = sweep.recipe({"stages": "alternating", "stages.full.warmup_share": 0.06})
     assert [stage.warmup_share for stage in recipe.members[0].stages] == [0.06, 0.0, 0.06, 0.0]
+
+
+def test_trial_is_checked_as_it_is_run_where_its_profile_reaches_inside(tmp_path):
+    stage = "{name: full, trainable: ['*'], epochs: 1, learning_rate: 1e-5, head_learning_rate: 1e-3}"
+    (tmp_path / "own.yaml").write_text("members.transformer.stages.full.epochs: 7\nbody_share: 0\nlayout: joint\n")
+    text = f"profile: {tmp_path}/own.yaml\nparameters: {{stages: [{stage}]}}\nspace:\n  body_share: [0.25, 0.5]\n"
+    sweep = read_sweep(write(tmp_path, text))
+    [chosen, _] = sweep.settings()
+    run = override(read_parameters(sweep.notebook), read_profile(tmp_path, sweep.profile), sweep.overrides(chosen))
+    assert sweep.recipe(chosen) == Recipe.from_parameters(run)
+    assert sweep.recipe(chosen).members[0].stages[0].epochs == 7
+    assert sweep.recipe(chosen).members[0].stages[0].learning_rate == 1e-5
 
 
 def test_members_are_choices_too(tmp_path):
@@ -235,7 +250,8 @@ def test_members_are_choices_too(tmp_path):
             "pooling must apply to some settings, however what it needs of ['layout'] excludes it",
         ),
         (
-            "space:\n  head_dropout: {low: 0.1, high: 0.3}\n  pooling: {choices: [cls, gru], when: {head_dropout: 0.2}}\n"
+            "space:\n  head_dropout: {low: 0.1, high: 0.3}\n"
+            "  pooling: {choices: [cls, gru], when: {head_dropout: 0.2}}\n"
             "sampler: tpe\ntrials: 2\n",
             ValueError,
             "pooling must apply where head_dropout has a certain value, however its range has no step",

@@ -194,7 +194,8 @@ def test_sweep_does_not_go_on_and_is_not_reported_on_with_other_tables(tmp_path,
     frame.assign(category=frame["category"].iloc[::-1].to_numpy()).to_csv(other / name, index=False)
     named = ["run", str(file)] if command == "run" else ["report", "--sweep", str(file)]
     assert main([*named, "--data", str(other), "--out", str(folder)]) == 1
-    assert f"must have the tables and encoders that it began with, however others are given: {name}" in capsys.readouterr().err
+    told = capsys.readouterr().err
+    assert f"must have the tables and encoders that it began with, however others are given: {name}" in told
     assert not (folder / "trials").exists()
 
 
@@ -579,22 +580,26 @@ def test_workers_share_the_cores_where_the_system_does_not_tell_which_are_ours(m
 
 
 @pytest.mark.parametrize(
-    ("budget", "told"),
+    ("budget", "limit", "told"),
     [
         (
             "minutes: 30",
+            0,
             "trials as fit, such as these of 10.0 min, ended after 30 min of work; 15.0 min with 2 workers",
         ),
-        ("trials: 4", "up to 4 settings, such as these: 40.0 min of work; 20.0 min with 2 workers"),
-        ("trials: 4\nminutes: 30", "40.0 min of work, ended after 30 min of work; 15.0 min with 2 workers"),
+        ("trials: 4", 0, "up to 4 settings, such as these: 40.0 min of work; 20.0 min with 2 workers"),
+        ("trials: 4", 2.5, "up to 4 settings, such as these: 10.0 min of work; 5.0 min with 2 workers"),
+        ("trials: 4\nminutes: 30", 0, "40.0 min of work, ended after 30 min of work; 15.0 min with 2 workers"),
     ],
 )
-def test_forecast_keeps_to_the_budget(tmp_path, monkeypatch, capsys, toy_folder, budget, told):
+def test_forecast_keeps_to_the_budget_and_to_the_limit_of_a_trial(
+    tmp_path, monkeypatch, capsys, toy_folder, budget, limit, told
+):
     monkeypatch.chdir(Path(__file__).parents[1])
     monkeypatch.setattr("questlib.sweeps.forecast._time_opening", lambda: 0.0)
     monkeypatch.setattr("questlib.sweeps.forecast._fold_seconds", lambda *_: 600.0)
     file = tmp_path / "any.yaml"
-    members = "parameters: {members: [{name: lexical, kind: lexical}]}"
-    file.write_text(f"space:\n  members.lexical.alpha: {{low: 1, high: 9}}\nsampler: random\n{members}\n{budget}\n")
+    parameters = f"parameters: {{members: [{{name: lexical, kind: lexical}}], time_limit_minutes: {limit}}}"
+    file.write_text(f"space:\n  members.lexical.alpha: {{low: 1, high: 9}}\nsampler: random\n{parameters}\n{budget}\n")
     forecast(read_sweep(file), read_tables(toy_folder), n_workers=2)
     assert told in capsys.readouterr().out

@@ -52,7 +52,7 @@ def _run(parsed: argparse.Namespace) -> int:
         return _work(sweep, folder, parsed)
     data = parsed.data or sweep.base["data"]
     tables = read_tables(data)
-    os.environ["HF_HUB_OFFLINE"] = str(int(not sweep.base.get("use_internet", False)))
+    os.environ["HF_HUB_OFFLINE"] = str(int(not {**sweep.base, **sweep.parameters}.get("use_internet", False)))
     encoders = _check_encoders(sweep)
     if parsed.plan:
         from questlib.sweeps.forecast import forecast
@@ -96,7 +96,7 @@ def _check_encoders(sweep: Sweep) -> list[str]:
         from questlib.members.transformer import find_long_enough
 
         find_long_enough(member)
-    return sorted({member.encoder for member in members})
+    return sorted({str(member.encoder) for member in members})
 
 
 def _options(parsed: argparse.Namespace) -> list[str]:

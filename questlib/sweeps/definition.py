@@ -127,20 +127,27 @@ class Sweep(Checked):
         return {**self.parameters, **given} | ({} if seed is None else {"seed": seed})
 
     @cached_property
+    def _declared(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        # The notebook's parameters, and the profile's.
+        return read_parameters(self.notebook), read_profile(self.notebook.parent / "profiles", self.profile)
+
+    @cached_property
     def base(self) -> dict[str, Any]:
         """The notebook's parameters with the profile's, before a trial's own."""
-        own = read_profile(self.notebook.parent / "profiles", self.profile)
-        return override(read_parameters(self.notebook), own)
+        return override(*self._declared)
+
+    def parameters_of(self, chosen: Mapping[str, Any], *, seed: int | None = None) -> dict[str, Any]:
+        """Give all of the notebook's parameters as a trial has them, put together as its run does."""
+        return override(*self._declared, self.overrides(chosen, seed=seed))
 
     def profile_with(self, chosen: Mapping[str, Any]) -> dict[str, Any]:
         """Give a profile that runs what a trial chose: what of the notebook's parameters is not its default."""
-        defaults = read_parameters(self.notebook)
-        parameters = override(self.base, self.overrides(chosen))
-        return {name: value for name, value in parameters.items() if value != defaults[name]}
+        defaults, _ = self._declared
+        return {name: value for name, value in self.parameters_of(chosen).items() if value != defaults[name]}
 
     def recipe(self, chosen: Mapping[str, Any], *, seed: int | None = None) -> Recipe | None:
         """Give what a trial would train, None of a notebook that trains no members; what does not fit is refused."""
-        parameters = override(self.base, self.overrides(chosen, seed=seed))
+        parameters = self.parameters_of(chosen, seed=seed)
         if "members" not in parameters:
             return None
         recipe = Recipe.from_parameters(parameters)

@@ -32,7 +32,8 @@ def forecast(sweep: Sweep, tables: Tables, *, n_workers: int) -> float:
             recipe = sweep.recipe(chosen, seed=seed)
             if recipe is None:
                 raise ValueError(f"only what trains members can be forecast, however {sweep.notebook} has none")
-            seconds.append(opening + sum(_fold_seconds(member, recipe, tables, measured) for member in recipe.members))
+            whole = opening + sum(_fold_seconds(member, recipe, tables, measured) for member in recipe.members)
+            seconds.append(min(whole, 60 * sweep.parameters_of(chosen).get("time_limit_minutes", 0) or whole))
             sys.stdout.write(f"{name_of(number, seed):12} {seconds[-1] / 60:7.1f} min  {describe(chosen)}\n")
             sys.stdout.flush()
     total = sum(seconds)
