@@ -31,7 +31,7 @@ from questlib.targets import RankScale, weigh_by_spread
 from questlib.text import PASSES, encode_passes, load_tokenizer, refuse_unfit
 from questlib.training.checkpoint import Checkpoints
 from questlib.training.speed import measure_speed
-from questlib.training.stages import check_stages, find_not_finite, fit_stages
+from questlib.training.stages import check_stages, fit_stages
 from questlib.training.states import StateRows, are_cached, cache_states
 from questlib.typed_json import write_typed
 
@@ -59,12 +59,6 @@ class TransformerMember(Member[TransformerRecipe]):
     def check(self) -> None:
         """Refuse an encoder that is not here, is not finite or reads too little, and stages that name nothing of it."""
         model = self._begin(self._open_encoder(), metadata_width=0)
-        wrong = find_not_finite(model)
-        if wrong:
-            raise ValueError(
-                f"every weight of the encoder {self.recipe.encoder} must be finite, however not in {len(wrong)}, "
-                f"such as {wrong[:3]}; fetch it anew"
-            )
         check_stages(model, self.recipe.stages, settings=self.recipe.settings)
 
     def _open_encoder(self) -> Path:

@@ -105,8 +105,18 @@ def read_body(folder: Path, body_config: PretrainedConfig) -> PreTrainedModel:
         raise ValueError(
             f"the weights in {folder} must be whole, however these hold nothing but zeros: {empty[:3]}; fetch them anew"
         )
+    wrong = find_not_finite(body)
+    if wrong:
+        raise ValueError(
+            f"the weights in {folder} must be finite, however not in {len(wrong)}, such as {wrong[:3]}; fetch them anew"
+        )
     leave_file(body)
     return body
+
+
+def find_not_finite(model: nn.Module) -> list[str]:
+    """Name the parameters of a model that hold a weight which is no number: it could predict nothing."""
+    return [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
 
 
 def leave_file(model: nn.Module) -> None:

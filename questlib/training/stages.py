@@ -5,11 +5,10 @@ import math
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from questlib.batches import PassCollator, QuestRows
 from questlib.checks import refuse_missing
 from questlib.devices import pick_device, pick_precision
+from questlib.model.body import find_not_finite
 from questlib.model.quest import QuestModel
 from questlib.recipe import TrainingSettings
 from questlib.run_folder import EVALUATIONS
@@ -113,8 +112,3 @@ def _refuse_not_finite(model: QuestModel) -> None:
     wrong = find_not_finite(model)
     if wrong:
         raise RuntimeError(f"every weight must be finite after training, however not in {len(wrong)}: {wrong[:3]}")
-
-
-def find_not_finite(model: QuestModel) -> list[str]:
-    """Name the parameters of a model that hold a weight which is no number: it could predict nothing."""
-    return [name for name, weight in model.named_parameters() if not torch.isfinite(weight).all()]
