@@ -603,3 +603,16 @@ def test_forecast_keeps_to_the_budget_and_to_the_limit_of_a_trial(
     file.write_text(f"space:\n  members.lexical.alpha: {{low: 1, high: 9}}\nsampler: random\n{parameters}\n{budget}\n")
     forecast(read_sweep(file), read_tables(toy_folder), n_workers=2)
     assert told in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("parameters", "is_offline"), [("", "1"), ("parameters: {use_internet: true}\n", "0")])
+def test_sweep_looks_for_its_encoders_where_its_trials_may(tmp_path, monkeypatch, toy_folder, parameters, is_offline):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    asked: list[str] = []
+    check = "questlib.sweeps.__main__._check_encoders"
+    monkeypatch.setattr(check, lambda _: asked.append(os.environ["HF_HUB_OFFLINE"]))
+    monkeypatch.setattr("questlib.sweeps.forecast.forecast", lambda *_, n_workers: 0.0)
+    (tmp_path / "any.yaml").write_text(f"space:\n  pooling: [cls, mean]\n{parameters}")
+    assert main(["run", str(tmp_path / "any.yaml"), "--data", str(toy_folder), "--plan"]) == 0
+    assert asked == [is_offline]
