@@ -87,9 +87,8 @@ def test_learning_curves_without_held_out_questions_are_of_loss_alone(run_folder
 
 
 def test_learning_curves_show_a_stages_name_as_it_is_written(run_folder, tmp_path):
-    write_json(
-        fold_folder(tmp_path, "toy", 0) / HISTORY, [{"number": 0, "stage": "5$_{ of 6$", "step": 1, "loss": 0.7}]
-    )
+    record = {"number": 0, "stage": "5$_{ of 6$", "step": 1, "loss": 0.7}
+    write_json(fold_folder(tmp_path, "toy", 0) / HISTORY, [record, record | {"step": 2}])
     first, *_ = report.plot_learning_curves(run_folder)
     first.savefig(io.BytesIO())
     assert first.axes[0].texts[0].get_text() == "5$_{ of 6$"
