@@ -58,7 +58,8 @@ class Clock:
 
     def __init__(self, run_folder: str | Path, *, limit_minutes: float = 0, session_start: float | None = None) -> None:
         check_limit(limit_minutes)
-        self._path = Path(run_folder).expanduser() / TIMELINE
+        folder = Path(run_folder).expanduser()
+        self._path = folder / TIMELINE
         self._made = self._last = time.monotonic()
         self._start = self._made - (0 if session_start is None else max(0.0, time.time() - session_start))
         self._began = datetime.fromtimestamp(time.time() - self.elapsed, UTC).isoformat(timespec="seconds")
@@ -68,7 +69,7 @@ class Clock:
             self._steps.append({"step": "start and install", "start": 0.0, "seconds": self._made - self._start})
         self._plan: list[dict] = []
         self._notes: list[dict] = []
-        self._earlier = read_sessions(Path(run_folder).expanduser())
+        self._earlier = read_sessions(folder)
 
     @property
     def elapsed(self) -> float:

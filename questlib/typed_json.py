@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin
 
-from questlib.checks import refuse_other_kind, refuse_unknown
+from questlib.checks import hints_of, refuse_other_kind, refuse_unknown
 
 Typed = TypeVar("Typed")
 Families = Mapping[type, Mapping[str, type]]
@@ -43,7 +43,7 @@ def read_typed(kind: type[Typed], content: object, *, where: str, families: Fami
     ]
     if missing:
         raise ValueError(f"{where} must state {missing}, however: {dict(content)}")
-    hints = get_type_hints(kind)
+    hints = hints_of(kind)
     values = {
         name: _read(hints[name], each, where=f"{where}.{name}", families=families) for name, each in content.items()
     }
@@ -79,7 +79,7 @@ def _read(hint: Any, value: Any, *, where: str, families: Families) -> Any:  # n
 def list_leaves(kind: type) -> dict[str, tuple[str, ...]]:
     """List the fields of a dataclass and of those it groups fields in: by name the way there, groups first."""
     leaves: dict[str, tuple[str, ...]] = {}
-    for name, hint in get_type_hints(kind).items():
+    for name, hint in hints_of(kind).items():
         if isinstance(hint, type) and is_dataclass(hint):
             leaves |= {inner: (name, *way) for inner, way in list_leaves(hint).items()}
         elif name in {each.name for each in fields(kind)}:

@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
-from typing import Any, get_type_hints
+from typing import Any
 
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
 
-from questlib.checks import refuse_unknown
+from questlib.checks import hints_of, refuse_unknown
 from questlib.recipe import MEMBER_RECIPES
 from questlib.stage import STAGE_RECIPES
 
@@ -91,7 +91,7 @@ def _kind_of(name: str, defaults: Mapping[str, Any]) -> Any:  # noqa: ANN401  of
         return float
     declared: dict[str, Any] = {}
     for recipe in STAGE_RECIPES.values() if "stages" in way else MEMBER_RECIPES.values():
-        declared |= get_type_hints(recipe)
+        declared |= hints_of(recipe)
     return declared.get(last)  # None in a mapping of a notebook of one's own
 
 
