@@ -6,7 +6,7 @@ Importing this needs no torch: names of poolings, heads, losses and kinds stand 
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -248,6 +248,19 @@ class Recipe(Checked):
 def read_member(content: Mapping[str, Any]) -> MemberRecipe:
     """Read what `questlib.typed_json.write_typed` wrote of one member's recipe."""
     return read_typed(MemberRecipe, content, where="recipe", families=FAMILIES)
+
+
+def is_unread(name: str, parameters: Mapping[str, Any]) -> bool:
+    """Tell whether no member of a recipe reads a parameter: each has a value of its own, or no use for any.
+
+    A dotted name may have reached into what a member has of its own, and is read where a member has use for it.
+    `parameters` are such as `Recipe.from_parameters` took.
+    """
+    first, *inner = name.split(".")
+    leaves = {kind: set(list_leaves(recipe)) for kind, recipe in MEMBER_RECIPES.items()}
+    readers = [each for each in parameters["members"] if first in leaves[each["kind"]]]
+    is_of_members = first in set().union(*leaves.values()) - {each.name for each in fields(Recipe)}
+    return is_of_members and all(first in each and not inner for each in readers)
 
 
 def _nest_member(entry: object, parameters: Mapping[str, Any], number: int) -> dict[str, Any]:

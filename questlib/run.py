@@ -33,7 +33,7 @@ from questlib.parameters import override, read_parameters
 from questlib.pretrained import PUBLISHED, find_encoder, refuse_damaged
 from questlib.processes import die_with_parent, find_launched
 from questlib.profiles import read_profile
-from questlib.recipe import Recipe
+from questlib.recipe import Recipe, is_unread
 from questlib.resume import refuse_changed, refuse_foreign, refuse_shared_resume
 from questlib.run_folder import SESSION_LOCK, held_alone, make_run_folder, write_text
 
@@ -103,6 +103,9 @@ def run_notebook(
         if not helps:
             refuse_shared_resume(out)
     _check_inputs(parameters, out=out)
+    for name in overrides if "members" in parameters else ():
+        if is_unread(name, parameters):
+            logger.warning("parameter %s changes nothing: each member has a value of its own, or no use for any", name)
     absolute = _absolute(parameters)
     given = {name: value for name, value in absolute.items() if value != defaults[name]}
     start = time.monotonic()

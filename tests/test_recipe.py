@@ -18,6 +18,7 @@ from questlib.recipe import (
     TextLayout,
     TrainingSettings,
     TransformerRecipe,
+    is_unread,
 )
 from questlib.stage import SCHEDULES, Stage
 from questlib.typed_json import list_leaves
@@ -176,6 +177,20 @@ def test_the_notebooks_parameters_and_every_profile_make_a_recipe() -> None:
 def test_every_parameter_of_a_member_can_be_given_in_the_notebook() -> None:
     defaults = read_parameters(NOTEBOOKS / "quest.ipynb")
     assert set(list_leaves(TransformerRecipe)) - {"name"} <= set(defaults)
+
+
+def test_a_parameter_is_unread_where_each_member_has_its_own_or_no_use_for_it() -> None:
+    def unread(*members: dict) -> list[str]:
+        names = ["encoder", "stages.full.epochs", "alpha", "seed", "folds", "data", "members.lexical.alpha"]
+        return [name for name in names if is_unread(name, PARAMETERS | {"members": list(members)})]
+
+    minilm, lexical = PARAMETERS["members"]
+    # Its own stages are a copy of those that all have, where a dotted name reached into them.
+    own = {"name": "own", "kind": "transformer", "encoder": "bert", "stages": [STAGE]}
+    assert unread(minilm, lexical) == []
+    assert unread(own, minilm) == ["alpha"]
+    assert unread(own, lexical) == ["encoder"]
+    assert unread(lexical) == ["encoder", "stages.full.epochs"]
 
 
 def test_recipe_survives_yaml_too() -> None:

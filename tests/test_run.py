@@ -108,6 +108,17 @@ def test_members_are_checked_and_their_encoders_found_before_anything_is_made(
     assert [member.get("encoder") for member in calls[0]["members"]] == [str(encoder), None]
 
 
+def test_a_parameter_that_no_member_reads_is_told(
+    executed: list[dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    overrides = {"members": [{"name": "a", "kind": "lexical"}], "stages.full.learning_rate": "2e-5x", "folds": 3}
+    run_notebook(NOTEBOOKS / "quest.ipynb", profile="sample", data="toy", out=tmp_path / "out", overrides=overrides)
+    told = [message for message in caplog.messages if "changes nothing" in message]
+    assert len(told) == 1
+    assert "stages.full.learning_rate" in told[0]
+    assert executed
+
+
 def test_of_launched_processes_the_first_alone_leaves_a_run_folder(
     notebook: Path, executed: list[dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
