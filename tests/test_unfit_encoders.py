@@ -2,8 +2,10 @@
 
 import importlib.util
 import json
+import logging
 import re
 import shutil
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -106,6 +108,24 @@ def test_weights_of_which_some_are_missing_are_refused(gone, folder):
     rename_weights(folder, lambda name: "" if gone in name else name)
     with pytest.raises(ValueError, match=rf"are missing, such as \['{gone}"):
         check(folder)
+
+
+@pytest.mark.parametrize("gone", ["", "encoder.layer.1."])
+def test_weights_are_judged_in_one_line_without_the_table_of_transformers(gone, folder, caplog):
+    def rename(name: str) -> str:
+        return "" if gone and gone in name else name.replace("pooler.", "cls.")  # a task's head
+
+    rename_weights(folder, rename)
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    try:
+        with pytest.raises(ValueError, match="are missing") if gone else nullcontext():
+            check(folder)
+        assert "LOAD REPORT" not in caplog.text
+        AutoModel.from_pretrained(folder)  # told to who asks for it
+        assert "LOAD REPORT" in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
 
 
 def test_a_pooler_may_be_missing_because_it_is_not_read(folder):

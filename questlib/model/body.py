@@ -1,5 +1,6 @@
 """An encoder's body: its weights read, and refused where they are not its own."""
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,9 +84,24 @@ def without_bars() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
+@contextmanager
+def _without_report() -> Iterator[None]:
+    # What is missing, unknown or of another shape is judged here, in one line; the head of a task is nobody's loss.
+    def is_wanted(record: logging.LogRecord) -> bool:
+        said = record.getMessage()
+        return "LOAD REPORT" not in said or "CONVERSION" in said  # of which transformers' own error tells no more
+
+    logger = logging.getLogger("transformers.modeling_utils")
+    logger.addFilter(is_wanted)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_wanted)
+
+
 def read_body(folder: Path, body_config: PretrainedConfig) -> PreTrainedModel:
     """Read a body's weights, in 32-bit floats, from safetensors; all of them must be there under their own names."""
-    with without_bars():
+    with without_bars(), _without_report():
         body, found = AutoModel.from_pretrained(
             folder, config=body_config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
             output_loading_info=True, ignore_mismatched_sizes=True,
