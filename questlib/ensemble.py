@@ -10,7 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from questlib.blending import Blend
 from questlib.hosts import HostRates
-from questlib.predictions import FloatArray
+from questlib.ranks import FloatArray
 from questlib.schema import ANSWER_TARGETS, QUESTION_TARGETS
 from questlib.submission import spread_constant
 from questlib.ties import RankTies

@@ -16,7 +16,7 @@ from questlib.ensemble import Ensemble
 from questlib.inputs import describe_mounts, find_folder
 from questlib.marks import check_finished, refuse_added
 from questlib.members import load_member
-from questlib.predictions import FloatArray
+from questlib.ranks import FloatArray
 from questlib.run_folder import ENSEMBLE, fold_folder, read_json
 from questlib.schema import INPUT_COLUMNS
 

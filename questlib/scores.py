@@ -13,7 +13,8 @@ from questlib.data import IndexArray, Tables, question_of
 from questlib.ensemble import Ensemble
 from questlib.marks import mark_done
 from questlib.metrics import score_predictions
-from questlib.predictions import FloatArray, MemberPredictions, read_member, write_predictions
+from questlib.predictions import MemberPredictions, read_member, write_predictions
+from questlib.ranks import FloatArray
 from questlib.run_folder import BLENDED, DONE, ENSEMBLE, SCORES, TIED, fold_folder, write_json
 from questlib.schema import ID, TARGETS
 
