@@ -110,22 +110,26 @@ def test_weights_of_which_some_are_missing_are_refused(gone, folder):
         check(folder)
 
 
+@pytest.fixture
+def told(caplog):
+    """What transformers logs, which it hands on to nobody."""
+    logger = logging.getLogger("transformers")
+    logger.addHandler(caplog.handler)
+    yield caplog
+    logger.removeHandler(caplog.handler)
+
+
 @pytest.mark.parametrize("gone", ["", "encoder.layer.1."])
-def test_weights_are_judged_in_one_line_without_the_table_of_transformers(gone, folder, caplog):
+def test_weights_are_judged_in_one_line_without_the_table_of_transformers(gone, folder, told):
     def rename(name: str) -> str:
         return "" if gone and gone in name else name.replace("pooler.", "cls.")  # a task's head
 
     rename_weights(folder, rename)
-    logger = logging.getLogger("transformers")
-    logger.addHandler(caplog.handler)
-    try:
-        with pytest.raises(ValueError, match="are missing") if gone else nullcontext():
-            check(folder)
-        assert "LOAD REPORT" not in caplog.text
-        AutoModel.from_pretrained(folder)  # told to who asks for it
-        assert "LOAD REPORT" in caplog.text
-    finally:
-        logger.removeHandler(caplog.handler)
+    with pytest.raises(ValueError, match="are missing") if gone else nullcontext():
+        check(folder)
+    assert "LOAD REPORT" not in told.text
+    AutoModel.from_pretrained(folder)  # told to who asks for it
+    assert "LOAD REPORT" in told.text
 
 
 def test_a_pooler_may_be_missing_because_it_is_not_read(folder):
@@ -243,6 +247,20 @@ def test_trained_weights_are_read_as_strictly(model, rows, tmp_path):
     (tmp_path / WEIGHTS).unlink()
     with pytest.raises(OSError, match="safetensors"):
         QuestModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("fault", ["other shapes", "missing"])
+def test_trained_weights_are_judged_in_one_line_too(fault, model, tmp_path, told):
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / WEIGHTS)
+    for name in [each for each in weights if "layer.1.output" in each]:
+        kept = weights.pop(name)
+        if fault == "other shapes":
+            weights[name] = kept[:-1].clone()
+    save_file(weights, tmp_path / WEIGHTS, metadata={"format": "pt"})
+    with pytest.raises(ValueError, match="are missing" if fault == "missing" else r"must have the shapes .* of \("):
+        QuestModel.from_pretrained(tmp_path)
+    assert "LOAD REPORT" not in told.text
 
 
 def test_a_folder_without_tokenizer_files_is_refused(folder):

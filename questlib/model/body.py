@@ -1,9 +1,10 @@
 """An encoder's body: its weights read, and refused where they are not its own."""
 
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,19 +100,28 @@ def _without_report() -> Iterator[None]:
         logger.removeFilter(is_wanted)
 
 
-def read_body(folder: Path, body_config: PretrainedConfig) -> PreTrainedModel:
-    """Read a body's weights, in 32-bit floats, from safetensors; all of them must be there under their own names."""
+def read_weights(read: Callable[..., Any], folder: str | Path, *given: Any, **options: Any) -> tuple[Any, dict]:  # noqa: ANN401
+    """Read weights by a class's `from_pretrained`, from safetensors; those of another shape than asked are refused.
+
+    Returns:
+        The model, and what transformers found: `missing_keys` and `unexpected_keys`, which are the caller's to judge.
+    """
+    options |= {"use_safetensors": True, "trust_remote_code": False}
+    options |= {"output_loading_info": True, "ignore_mismatched_sizes": True}  # judged here
     with without_bars(), _without_report():
-        body, found = AutoModel.from_pretrained(
-            folder, config=body_config, dtype=torch.float32, use_safetensors=True, trust_remote_code=False,
-            output_loading_info=True, ignore_mismatched_sizes=True,
-        )  # fmt: skip
-    wrong = sorted(f"{name} of {tuple(given)} for {tuple(asked)}" for name, given, asked in found["mismatched_keys"])
+        model, found = read(folder, *given, **options)
+    wrong = sorted(f"{name} of {tuple(has)} for {tuple(asked)}" for name, has, asked in found["mismatched_keys"])
     if wrong:
         raise ValueError(
             f"the weights in {folder} must have the shapes that its config.json says, however {len(wrong)} have not, "
             f"such as {wrong[:3]}; fetch it anew"
         )
+    return model, found
+
+
+def read_body(folder: Path, body_config: PretrainedConfig) -> PreTrainedModel:
+    """Read a body's weights, in 32-bit floats, from safetensors; all of them must be there under their own names."""
+    body, found = read_weights(AutoModel.from_pretrained, folder, config=body_config, dtype=torch.float32)
     missing = [name for name in found["missing_keys"] if not name.startswith("pooler.")]  # of which none is read
     # A task model's head may be there too, but no layers, and nothing within one, that the configuration has not.
     unknown = found["unexpected_keys"]

@@ -18,6 +18,7 @@ from questlib.model.body import (
     leave_file,
     read_body,
     read_config,
+    read_weights,
     refuse_other_weights,
     refuse_silent,
     set_dropout,
@@ -106,10 +107,7 @@ class QuestModel(PreTrainedModel):
                 f"{folder} must hold what save_pretrained wrote, however its {path.name} is of {kind or 'none'}; "
                 "name its folder, or begin with an encoder's by from_encoder"
             )
-        asked = options | {"use_safetensors": True, "trust_remote_code": False, "output_loading_info": True}
-        with without_bars():
-            read: Any = super().from_pretrained(folder, *given, **asked)
-        model, found = read
+        model, found = read_weights(super().from_pretrained, folder, *given, **options)
         refuse_other_weights(folder, missing=found["missing_keys"], unknown=found["unexpected_keys"])
         leave_file(model)
         return model
