@@ -46,6 +46,11 @@ def test_body_that_cannot_be_cut_is_refused_by_name(family, words, tmp_path):
         begin(toy.write_encoder(tmp_path / "bert"), freeze_layers=3)
 
 
+def test_body_that_is_nothing_without_a_layer_is_refused_where_all_are_frozen(tmp_path):
+    with pytest.raises(ValueError, match="that can go on from the states of a layer, however deberta-v2 cannot: "):
+        begin(toy.write_encoder(tmp_path, family="deberta-v2"), freeze_layers=2)
+
+
 @pytest.mark.parametrize("family", ["bert", "mpnet"])
 def test_training_from_states_ends_where_training_from_tokens_ends(family, rows, tmp_path):
     folder = toy.write_encoder(tmp_path / "encoder", family=family)

@@ -21,7 +21,7 @@ _DROPOUTS = {
     ),
 }  # fmt: skip
 # What a body raises of ids and a mask alone that was made to read something else.
-BODY_ERRORS = (ArithmeticError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
+BODY_ERRORS = (ArithmeticError, AttributeError, LookupError, NameError, RuntimeError, TypeError, ValueError)
 # How far padding may move a token, as a share of the largest state. In tiny bodies of 40 families it does by 4e-5 at
 # most; in those that compress passes or slide over them (Nystromformer, ConvBERT, YOSO) by 5e-4 to 0.05, which they
 # were trained with and are left; by 0.6 and more where the mask is not read (FNet, CANINE).

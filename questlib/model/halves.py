@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from questlib.model.body import short_pass
+from questlib.model.body import BODY_ERRORS, short_pass
 
 Module = TypeVar("Module", bound=nn.Module)
 # A pass shows whether the halves of a body make the whole: as a share of the largest state; rounding is below.
@@ -68,10 +68,10 @@ class BodyHalves:
             states = self.lower(**tokens).last_hidden_state
             again = self.upper(inputs_embeds=states, attention_mask=tokens["attention_mask"]).last_hidden_state
             difference = float((whole - again).abs().max() / whole.abs().max())
-        except (AttributeError, TypeError, RuntimeError, KeyError) as error:
+        except BODY_ERRORS as error:
             raise ValueError(
                 f"freeze_layers needs a body that can go on from the states of a layer, however {_name(self._body)} "
-                f"cannot: {error}; set it to 0"
+                f"cannot: {error}; freeze fewer layers, or none"
             ) from error
         finally:
             self._body.train(was_training)
