@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from questlib.schema import QUESTION_TARGETS as QUESTION_TARGETS
     from questlib.schema import TARGETS as TARGETS
     from questlib.stage import LoraStage as LoraStage
+    from questlib.stage import MaskedLanguageStage as MaskedLanguageStage
     from questlib.stage import Stage as Stage
     from questlib.submission import write_submission as write_submission
     from questlib.ties import RankTies as RankTies
@@ -65,7 +66,7 @@ else:  # the same for those who run it; a test holds the two together
         "model": "QuestModel",
         "recipe": "LexicalRecipe MetadataOptions ModelOptions Recipe TextLayout TrainingSettings TransformerRecipe",
         "schema": "ANSWER_TARGETS QUESTION_TARGETS TARGETS",
-        "stage": "LoraStage Stage",
+        "stage": "LoraStage MaskedLanguageStage Stage",
         "submission": "write_submission",
         "ties": "RankTies",
     }

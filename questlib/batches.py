@@ -55,10 +55,16 @@ class QuestRows(Dataset):
 
 
 class PassCollator:
-    """Lay the passes of a batch of rows under one another, padded to the longest."""
+    """Lay the passes of a batch of rows under one another, padded to the longest.
 
-    def __init__(self, *, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id
+    Args:
+        pad_token_id: What they are padded with.
+        mask_token_id: Stands for a word that is to be guessed; None where the tokenizer has no such token.
+        special_ids: Tokens that are no words.
+    """
+
+    def __init__(self, *, pad_token_id: int, mask_token_id: int | None = None, special_ids: Sequence[int] = ()) -> None:
+        self.pad_token_id, self.mask_token_id, self.special_ids = pad_token_id, mask_token_id, tuple(special_ids)
 
     def __call__(self, items: Sequence[dict]) -> dict[str, Tensor]:
         """Build the arguments of `QuestModel.forward`."""

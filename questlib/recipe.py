@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 from questlib.checks import Checked, between, one_of, refuse_outside, refuse_unknown, take_tuple
 from questlib.plan import WHOLE, Share
 from questlib.schema import TARGETS
-from questlib.stage import STAGE_RECIPES, Stage
+from questlib.stage import STAGE_RECIPES, MaskedLanguageStage, Stage
 from questlib.typed_json import list_leaves, read_typed, write_typed
 
 POOLINGS = ["cls", "mean", "cls_mean", "gru", "lstm"]
@@ -165,6 +165,12 @@ class TransformerRecipe(MemberRecipe):
         super().__post_init__()
         if not self.stages:
             raise ValueError(f"there must be a stage, however: {self.stages=}")
+        masked = [isinstance(stage, MaskedLanguageStage) for stage in self.stages * self.cycles]
+        if any(masked[1:]) or masked[-1]:
+            raise ValueError(
+                f"a masked_language stage must come once, in front of those that read ratings, however: "
+                f"{[stage.name for stage in self.stages]} in {self.cycles=}; put it first, and set cycles to 1"
+            )
         if self.settings.evaluate_every and not self.stop_share:
             raise ValueError(
                 f"evaluations every so many steps need questions that are held out, however: {self.stop_share=}, "
@@ -183,8 +189,9 @@ class TransformerRecipe(MemberRecipe):
         return replace(self, encoder=path.name) if is_path else self
 
     def epochs(self, share: Share = WHOLE) -> tuple[float, ...]:
-        """Give fewer to every stage, or to the first one alone; stages come cycle after cycle."""
-        stages = (self.stages * self.cycles)[: 1 if share.first_stage_alone else None]
+        """Give fewer to every stage, or to the first one alone that reads ratings; stages come cycle after cycle."""
+        first = 2 if isinstance(self.stages[0], MaskedLanguageStage) else 1
+        stages = (self.stages * self.cycles)[: first if share.first_stage_alone else None]
         return tuple(stage.epochs * share.epochs for stage in stages)
 
 

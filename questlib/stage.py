@@ -66,4 +66,25 @@ class LoraStage(Stage):
                 )
 
 
-STAGE_RECIPES: dict[str, type[Stage]] = {each.kind: each for each in (Stage, LoraStage)}
+@dataclass(frozen=True, kw_only=True)
+class MaskedLanguageStage(Stage):
+    """Training of the body to guess masked words of the rows' own text (arXiv 1810.04805), before it reads a rating.
+
+    `trainable` names what of the body learns; `head_learning_rate` is that of the head that guesses, which is thrown
+    away when the stage ends. It takes half the time that is left at most.
+    """
+
+    kind: ClassVar[str] = "masked_language"
+    masked_share: float = between(0.01, 0.9, 0.15)  # of the words
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for pattern in self.trainable:
+            if not pattern.startswith("body."):
+                raise ValueError(
+                    f"a masked_language stage must train the body alone, however: {pattern!r} is among its trainable "
+                    'patterns; name parts of the body, such as "body.*"'
+                )
+
+
+STAGE_RECIPES: dict[str, type[Stage]] = {each.kind: each for each in (Stage, LoraStage, MaskedLanguageStage)}

@@ -33,6 +33,7 @@ NUMBERS = {
     "patience": 0, "reset_layers": 1, "stop_share": 0.0, "stride": 4, "target_weights": {"answer_helpful": 2.0},
     "stages": {"average_share": 0.5, "layer_decay": 0.8, "warmup_share": 0.3, "weight_decay": 0.1},
 }  # fmt: skip
+OF_KIND = {"lora": "head.*", "masked_language": "body.*"}  # what stages of other kinds may train
 N_EXAMPLES = int(os.environ.get("QUEST_EXAMPLES", "3"))  # `make stress` asks for more
 N_STEPS_BEFORE_THE_INTERRUPTION = 3
 
@@ -45,7 +46,7 @@ def list_options() -> Iterator[dict[str, Any]]:
             yield from ({each.name: value} for value in values if value != USUAL.get(each.name, each.default))
     for each in fields(Stage):
         yield from ({"stages": {each.name: value}} for value in each.metadata.get("known", []) if value != each.default)
-    yield from ({"stages": {"kind": kind, "trainable": ["head.*"]}} for kind in STAGE_RECIPES if kind != Stage.kind)
+    yield from ({"stages": {"kind": kind, "trainable": [part]}} for kind, part in OF_KIND.items())
     yield from ({name: value} for name, value in NUMBERS.items() if name != "stages")
     yield {"freeze_layers": 2}  # all that the toy has
     yield from ({"stages": {name: value}} for name, value in NUMBERS["stages"].items())
@@ -86,6 +87,10 @@ def assert_goes_on_and_comes_back(recipe: TransformerRecipe, frame: pd.DataFrame
     np.testing.assert_allclose(predicted, expected, atol=1e-6 if resumed.precision == "fp32" else 2e-2)
     resumed.save(folder / "member")
     assert np.array_equal(load_member(folder / "member", cache_folder=folder / "cache").predict(frame), predicted)
+
+
+def test_every_kind_of_stage_is_among_the_options():
+    assert {Stage.kind, *OF_KIND} == STAGE_RECIPES.keys()
 
 
 @pytest.mark.parametrize("option", list(list_options()), ids=name_option)

@@ -30,6 +30,7 @@ from questlib.training.trainer import QuestTrainer
 
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "modernbert", "electra", "albert", "mpnet")
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
+MASK = "[MASK]"
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789?.,"
 WORDS = ("how", "why", "what", "the", "title", "body", "answer", "good", "bad", "is", "to", "step")
 WORDS += ("question", "this", "do", "you", "find", "out", "people", "here", "would", "like", "know")
@@ -65,7 +66,7 @@ _NAMES = {
 def build_config(family: str) -> PretrainedConfig:
     """Describe a toy body of a family."""
     common = {
-        "vocab_size": len(SPECIAL) + 2 * len(LETTERS) + len(WORDS),
+        "vocab_size": len(SPECIAL) + 2 * len(LETTERS) + len(WORDS) + 1,
         "hidden_size": _WIDTH,
         "num_attention_heads": _HEADS,
         "num_hidden_layers": _LAYERS,
@@ -80,7 +81,7 @@ def build_config(family: str) -> PretrainedConfig:
 
 def write_tokenizer(folder: Path) -> None:
     """Write a word-piece tokenizer that knows every letter and two dozen words."""
-    tokens = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS]
+    tokens = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS, MASK]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     core = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
     core.normalizer, core.pre_tokenizer = BertNormalizer(), BertPreTokenizer()
@@ -88,7 +89,12 @@ def write_tokenizer(folder: Path) -> None:
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
     PreTrainedTokenizerFast(
-        tokenizer_object=core, pad_token="[PAD]", cls_token="[CLS]", sep_token="[SEP]", unk_token="[UNK]"
+        tokenizer_object=core,
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
+        mask_token=MASK,
     ).save_pretrained(folder)
 
 

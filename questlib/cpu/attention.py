@@ -12,7 +12,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import AttentionMaskInterface, flash_attention_mask
 
 from questlib.cpu import mpnet
-from questlib.cpu.packing import find_lengths, find_starts, take_first
+from questlib.cpu.packing import find_lengths, find_starts, is_every_token_read, take_first
 from questlib.cpu.passes import attend_passes
 
 _NAME = "questlib_by_pass"
@@ -89,7 +89,7 @@ def _attend(
 ) -> tuple[Tensor, None]:
     # query, key, value: (n_passes, n_heads, n_tokens, head_width); mask: (n_passes, n_tokens), None where all are read
     lengths = find_lengths(query.transpose(1, 2), attention_mask)
-    first_alone = getattr(module, _FIRST_ALONE, False)
+    first_alone = getattr(module, _FIRST_ALONE, False) and not is_every_token_read()
     if lengths is None:
         mask = None if attention_mask is None else attention_mask[:, None, None, :].bool()
         fused = sdpa_attention_forward(

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 _packed: ContextVar[Sequence[int] | None] = ContextVar("lengths of the passes that are read as one", default=None)
+_reads_all: ContextVar[bool] = ContextVar("whether the last layer is to compute every token", default=False)
 
 
 @contextmanager
@@ -19,6 +20,21 @@ def packed(lengths: Sequence[int]) -> Iterator[None]:
         yield
     finally:
         _packed.reset(token)
+
+
+@contextmanager
+def every_token_read() -> Iterator[None]:
+    """Within it, a last layer that computes the first token's state alone computes that of every token."""
+    token = _reads_all.set(True)
+    try:
+        yield
+    finally:
+        _reads_all.reset(token)
+
+
+def is_every_token_read() -> bool:
+    """Tell whether this is within `every_token_read`."""
+    return _reads_all.get()
 
 
 def find_lengths(states: Tensor, attention_mask: Tensor | None) -> Sequence[int] | None:
@@ -33,7 +49,12 @@ def find_lengths(states: Tensor, attention_mask: Tensor | None) -> Sequence[int]
 
 
 def take_first(states: Tensor) -> Tensor:
-    """Take the first token of each pass: (n_passes, 1, ...), where they are packed (1, n_passes, ...)."""
+    """Take the first token of each pass: (n_passes, 1, ...), where they are packed (1, n_passes, ...).
+
+    All are taken within `every_token_read`.
+    """
+    if is_every_token_read():
+        return states
     lengths = _packed.get()
     return states[:, :1] if lengths is None else states[:, find_starts(lengths)]
 

@@ -59,7 +59,7 @@ class TransformerMember(Member[TransformerRecipe]):
     def check(self) -> None:
         """Refuse an encoder that is not here, is not finite or reads too little, and stages that name nothing of it."""
         model = self._begin(self._open_encoder(), metadata_width=0)
-        check_stages(model, self.recipe.stages, settings=self.recipe.settings)
+        check_stages(model, self.recipe.stages, collator=self._collator, settings=self.recipe.settings)
 
     def _open_encoder(self) -> Path:
         folder = find_long_enough(self.recipe)
@@ -172,7 +172,10 @@ class TransformerMember(Member[TransformerRecipe]):
 
     @property
     def _collator(self) -> PassCollator:
-        return PassCollator(pad_token_id=self._tokenizer.pad_token_id)
+        known = self._tokenizer
+        return PassCollator(
+            pad_token_id=known.pad_token_id, mask_token_id=known.mask_token_id, special_ids=known.all_special_ids
+        )
 
     def _count_unread(self, frame: pd.DataFrame, model: QuestModel) -> int:
         if model.halves is None:

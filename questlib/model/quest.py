@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.utils import ModelOutput
 
 from questlib.cpu.attention import attend_by_pass, can_be_packed, read_first_alone
-from questlib.cpu.packing import pack, packed, unpack
+from questlib.cpu.packing import every_token_read, pack, packed, unpack
 from questlib.devices import attention_of_any_shape
 from questlib.model.body import (
     begin_anew,
@@ -228,34 +228,40 @@ class QuestModel(PreTrainedModel):
             attention_mask: 1 where a token is not padding, (n_passes, n_tokens).
             input_ids: Token ids of all passes of a batch, same shape.
             token_type_ids: 1 in the last part of a pass, same shape; given to bodies that know two types.
-            states: What `read_lower` gave of each pass, padded, in place of the two; only the layers that learn run.
+            states: What `read_tokens` gave of each pass, by the frozen layers alone, padded, in place of the two.
             texts: Names of the passes, (n_passes,): those of one name are read once.
 
         Returns:
             (n_passes, output_width) in 32 bits.
         """
-        given = {"input_ids": input_ids, "token_type_ids": token_type_ids, "states": states}
+        tokens = {"input_ids": input_ids, "token_type_ids": token_type_ids, "states": states}
+        given = tokens | {"attention_mask": attention_mask}
         parts, copies = split_passes(attention_mask, texts)
         with attention_of_any_shape(attention_mask.device):
             vectors = [
-                self._read(
-                    attention_mask[part, :end],
-                    **{name: each[part, :end] for name, each in given.items() if each is not None},
-                )
+                self._pool(**{name: each[part, :end] for name, each in given.items() if each is not None})
                 for part, end in parts
             ]
         return torch.cat(vectors)[copies]
 
-    def _read(self, attention_mask: Tensor, *, states: Tensor | None = None, **tokens: Tensor) -> Tensor:
-        if self._cut is None:
-            layers = self._layers_of(self.body, **self._known(tokens), attention_mask=attention_mask)
-        else:
-            # Never the whole as well: a body and its half would both count the states of the layers they share.
-            if states is None:
-                states = self._cut.lower(**self._known(tokens), attention_mask=attention_mask).last_hidden_state
-            layers = self._read_upper(self._cut.upper, states.to(self._cut.dtype), attention_mask)
+    def _pool(self, attention_mask: Tensor, **given: Tensor) -> Tensor:
+        layers = self._read_layers(attention_mask, **given)
         with torch.autocast(attention_mask.device.type, enabled=False):
             return self.head.pool(tuple(layer.float() for layer in layers), attention_mask)  # (n_passes, output_width)
+
+    def _read_layers(
+        self, attention_mask: Tensor, *, states: Tensor | None = None, **tokens: Tensor
+    ) -> tuple[Tensor, ...]:
+        if self._cut is None:
+            return self._layers_of(self.body, **self._known(tokens), attention_mask=attention_mask)
+        # Never the whole as well: a body and its half would both count the states of the layers they share.
+        if states is None:
+            states = self._read_cut(attention_mask, **tokens)
+        return self._read_upper(self._cut.upper, states.to(self._cut.dtype), attention_mask)
+
+    def _read_cut(self, attention_mask: Tensor, **tokens: Tensor) -> Tensor:
+        assert self._cut is not None
+        return self._cut.lower(**self._known(tokens), attention_mask=attention_mask).last_hidden_state
 
     def _read_upper(self, upper: PreTrainedModel, states: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
         if attention_mask.device.type != "cpu" or not can_be_packed(self.body):
@@ -270,23 +276,21 @@ class QuestModel(PreTrainedModel):
         outputs = body(**given, output_hidden_states=mixes)
         return outputs.hidden_states if mixes else (outputs.last_hidden_state,)
 
-    def read_lower(
-        self, *, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, texts: Tensor | None = None
+    def read_tokens(
+        self, *, attention_mask: Tensor, texts: Tensor | None = None, frozen_alone: bool = False, **tokens: Tensor
     ) -> Tensor:
-        """Read passes through the frozen layers alone; arguments as of `pool_passes`.
+        """Read passes through the whole body, or the frozen layers alone; arguments as of `pool_passes`.
 
         Returns:
-            The states of every token that is no padding, pass after pass, (n_all_tokens, body_width).
+            The last layer's states of every token that is no padding, pass after pass, (n_all_tokens, body_width).
         """
-        assert self.halves is not None
-        given = self._known({"input_ids": input_ids, "token_type_ids": token_type_ids})
         parts, copies = split_passes(attention_mask, texts)
         read: list[Tensor] = []
-        with attention_of_any_shape(attention_mask.device):
+        with attention_of_any_shape(attention_mask.device), every_token_read():
             for part, end in parts:
                 mask = attention_mask[part, :end]
-                tokens = {name: each[part, :end] for name, each in given.items()}
-                states = self.halves.lower(**tokens, attention_mask=mask).last_hidden_state
+                given = {name: each[part, :end] for name, each in tokens.items()}
+                states = self._read_cut(mask, **given) if frozen_alone else self._read_layers(mask, **given)[-1]
                 read += [each[:length] for each, length in zip(states, mask.sum(dim=1).tolist(), strict=True)]
         return torch.cat([read[place] for place in copies.tolist()])
 

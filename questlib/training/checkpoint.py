@@ -20,7 +20,7 @@ from questlib.run_folder import read_json, told_when_full, write_json
 logger = logging.getLogger(__name__)
 
 _TENSORS, _STATE = "state.safetensors", "state.json"
-ADDED = ".lora_"  # in the names of what a lora stage adds
+_ADDED = (".lora_", "head.words.")  # in the names of what stages add to a model while they train it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,9 +136,14 @@ def put_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:
         each.copy_(tensors[name])
 
 
+def is_added(name: str) -> bool:
+    """Tell whether a tensor is of what a stage adds to a model while it trains it."""
+    return any(part in name for part in _ADDED)
+
+
 def without_additions(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Name what `tensors_of` gave within a lora stage as outside it, and leave out what that stage adds."""
-    return {name.replace(".base_layer.", "."): each for name, each in tensors.items() if ADDED not in name}
+    """Name what `tensors_of` gave within a stage as outside it, and leave out what that stage adds."""
+    return {name.replace(".base_layer.", "."): each for name, each in tensors.items() if not is_added(name)}
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:

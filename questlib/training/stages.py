@@ -59,7 +59,7 @@ def fit_stages(
         `epoch` (of the stage).
     """
     notes = [] if notes is None else notes
-    check_stages(model, stages, settings=settings)
+    check_stages(model, stages, collator=collator, settings=settings)
     device = pick_device()
     precision = pick_precision(settings.precision, device)
     logger.info(
@@ -84,14 +84,16 @@ def fit_stages(
     return history
 
 
-def check_stages(model: QuestModel, stages: Sequence[Stage], *, settings: TrainingSettings) -> None:
+def check_stages(
+    model: QuestModel, stages: Sequence[Stage], *, collator: PassCollator, settings: TrainingSettings
+) -> None:
     """Refuse stages and settings that cannot be carried out on a model here, before the first hour is spent."""
     if settings.optimizer == "adamw_8bit":
         refuse_missing("bitsandbytes", what="optimizer adamw_8bit", install="questlib[eight-bit]")
     if settings.use_tensorboard:
         refuse_missing("tensorboard", what="use_tensorboard", install="tensorboard")
     for stage in stages:
-        STAGE_KINDS[stage.kind].check(model, stage)
+        STAGE_KINDS[stage.kind].check(model, stage, collator)
 
 
 def _begin(keeper: Keeper, folder: Path) -> int:

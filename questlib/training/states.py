@@ -99,7 +99,7 @@ def _read_lower(
     def keep(chosen: npt.NDArray[np.intp], batch: dict[str, Tensor]) -> None:
         nonlocal n_read
         tokens = tokens_of(batch)
-        states = model.read_lower(**tokens)
+        states = model.read_tokens(**tokens, frozen_alone=True)
         places = [np.arange(ends[row] - rows.lengths[row], ends[row]) for row in chosen]
         out[np.concatenate(places)] = states.half().cpu().numpy()
         before, n_read = n_read, n_read + len(chosen)

@@ -72,6 +72,12 @@ class QuestTrainer(Trainer):
         self._group: list[dict[str, Tensor]] = []  # batches of the step in progress, and which step it is
         self._group_step = -1
 
+    @property
+    def compares_rows(self) -> bool:
+        """Whether the loss of a row hangs on the others of its batch."""
+        assert isinstance(self.model, QuestModel)
+        return self.model.loss.compares_rows
+
     def get_train_dataloader(self) -> DataLoader:
         """Batch rows of like length; several processes share each batch."""
         assert isinstance(self.train_dataset, QuestRows)
@@ -194,7 +200,7 @@ class QuestTrainer(Trainer):
         assert isinstance(self.model, QuestModel)
         n_parts, body = self._n_parts, self.model.body_of(inputs)
 
-        if self.model.loss.compares_rows:
+        if self.compares_rows:
             return self._on_cores.differentiate_together(
                 inputs, partial(_tell_logits, model), self.model.loss, body=body, n_rows=n_rows, n_parts=n_parts
             )
@@ -241,7 +247,7 @@ class QuestTrainer(Trainer):
             self.notes.append("predictions were not finite: the stage ended, with the best weights so far")
             return {}
         targets = torch.from_numpy(rows.targets).double()
-        n_rows = self.args.train_batch_size if self.model.loss.compares_rows else len(targets)
+        n_rows = self.args.train_batch_size if self.compares_rows else len(targets)
         losses = [
             self.model.loss(*pair) * len(pair[1]) / len(targets)
             for pair in zip(logits.split(n_rows), targets.split(n_rows), strict=True)

@@ -3,5 +3,6 @@
 from questlib.training.kinds.base import StageKind
 from questlib.training.kinds.fine_tune import FineTune
 from questlib.training.kinds.lora import Lora
+from questlib.training.kinds.masked_language import MaskedLanguage
 
-STAGE_KINDS: dict[str, type[StageKind]] = {"fine_tune": FineTune, "lora": Lora}
+STAGE_KINDS: dict[str, type[StageKind]] = {"fine_tune": FineTune, "lora": Lora, "masked_language": MaskedLanguage}

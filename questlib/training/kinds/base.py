@@ -44,7 +44,7 @@ class StageKind:
         self.job = job
 
     @classmethod
-    def check(cls, model: QuestModel, stage: Stage) -> None:
+    def check(cls, model: QuestModel, stage: Stage, collator: PassCollator) -> None:
         """Refuse a stage that cannot be carried out on a model here, before the first one is trained."""
         match_parameters(model, stage.trainable)
 

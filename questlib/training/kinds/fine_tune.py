@@ -1,11 +1,12 @@
 """Fine-tuning of whatever parameters the stage names, on the ratings."""
 
 import math
+from typing import Any
 
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
-from questlib.batches import QuestRows
+from questlib.batches import PassCollator, QuestRows
 from questlib.model.halves import layers_of
 from questlib.model.quest import QuestModel
 from questlib.stage import Stage
@@ -23,9 +24,9 @@ class FineTune(StageKind):
     """Train by the Hugging Face Trainer; where only the head's outputs learn, the body is run once."""
 
     @classmethod
-    def check(cls, model: QuestModel, stage: Stage) -> None:
+    def check(cls, model: QuestModel, stage: Stage, collator: PassCollator) -> None:
         """Refuse patterns that match nothing, or only what is frozen; and rates by layer of a body without a list."""
-        super().check(model, stage)
+        super().check(model, stage, collator)
         if not cls.learns(model, stage):
             raise ValueError(
                 f"a stage must train something that is not frozen, however stage {stage.name!r} would train nothing: "
@@ -55,7 +56,7 @@ class FineTune(StageKind):
             return []
         log = StageLog(f"stage {job.number + 1} of {job.n_stages}, {stage.name}", job.tape, folder=job.folder)
         average = AverageWeights(stage.average_share)
-        trainer = QuestTrainer(
+        trainer = self._build_trainer(
             model=job.model,
             args=self._arguments(),
             precision=job.precision,
@@ -84,6 +85,9 @@ class FineTune(StageKind):
         # It trained under autocast, and is to predict as it will once it is read from its file.
         trainer.accelerator.unwrap_model(job.model, keep_fp32_wrapper=False)
         return job.tape.records
+
+    def _build_trainer(self, **options: Any) -> QuestTrainer:  # noqa: ANN401  as the trainer's
+        return QuestTrainer(**options)
 
     def _name_trainable(self) -> set[str]:
         return match_parameters(self.job.model, self.job.stage.trainable)

@@ -7,10 +7,11 @@ from contextlib import contextmanager
 from torch import nn
 from transformers import set_seed
 
+from questlib.batches import PassCollator
 from questlib.checks import refuse_missing
 from questlib.model.quest import QuestModel
 from questlib.stage import LoraStage, Stage
-from questlib.training.checkpoint import ADDED
+from questlib.training.checkpoint import is_added
 from questlib.training.kinds.fine_tune import FineTune
 
 
@@ -18,9 +19,9 @@ class Lora(FineTune):
     """Fine-tune additions to each matrix of the layers that learn, and what the stage names of the head."""
 
     @classmethod
-    def check(cls, model: QuestModel, stage: Stage) -> None:
+    def check(cls, model: QuestModel, stage: Stage, collator: PassCollator) -> None:
         """Refuse it where peft is missing, a pattern matches nothing, or all layers are frozen."""
-        super().check(model, stage)
+        super().check(model, stage, collator)
         refuse_missing("peft", what="a lora stage", install="questlib[lora]")
 
     @classmethod
@@ -48,7 +49,7 @@ class Lora(FineTune):
         return records
 
     def _name_trainable(self) -> set[str]:
-        return super()._name_trainable() | {name for name, _ in self.job.model.named_parameters() if ADDED in name}
+        return super()._name_trainable() | {name for name, _ in self.job.model.named_parameters() if is_added(name)}
 
     def _keep_merged(self, names: list[str]) -> None:
         # The best weights are known by what they are called without additions.
@@ -56,7 +57,7 @@ class Lora(FineTune):
         for name in names:
             weights[name].requires_grad_(True)  # these learned, whatever was added to them
         if best.weights:
-            plain = {name: weight for name, weight in best.weights.items() if ADDED not in name}
+            plain = {name: weight for name, weight in best.weights.items() if not is_added(name)}
             best.weights = plain | {name: weights[name].detach().to("cpu", copy=True) for name in names}
 
 
