@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from questlib.hosts import HostRates as HostRates
     from questlib.inference import predict_table as predict_table
     from questlib.lexical import LexicalModel as LexicalModel
+    from questlib.members import BoostedMember as BoostedMember
     from questlib.members import LexicalMember as LexicalMember
     from questlib.members import Member as Member
     from questlib.members import TransformerMember as TransformerMember
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from questlib.metrics import score_predictions as score_predictions
     from questlib.metrics import spearman_by_target as spearman_by_target
     from questlib.model import QuestModel as QuestModel
+    from questlib.recipe import BoostedRecipe as BoostedRecipe
     from questlib.recipe import LexicalRecipe as LexicalRecipe
     from questlib.recipe import MetadataOptions as MetadataOptions
     from questlib.recipe import ModelOptions as ModelOptions
@@ -60,11 +62,12 @@ else:  # the same for those who run it; a test holds the two together
         "hosts": "HostRates",
         "inference": "predict_table",
         "lexical": "LexicalModel",
-        "members": "LexicalMember Member TransformerMember load_member",
+        "members": "BoostedMember LexicalMember Member TransformerMember load_member",
         "metadata": "MetadataEncoder",
         "metrics": "mean_spearman one_row_per_question score_predictions spearman_by_target",
         "model": "QuestModel",
-        "recipe": "LexicalRecipe MetadataOptions ModelOptions Recipe TextLayout TrainingSettings TransformerRecipe",
+        "recipe": "BoostedRecipe LexicalRecipe MetadataOptions ModelOptions Recipe TextLayout TrainingSettings "
+        "TransformerRecipe",
         "schema": "ANSWER_TARGETS QUESTION_TARGETS TARGETS",
         "stage": "LoraStage MaskedLanguageStage Stage",
         "submission": "write_submission",

@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 from questlib.checks import Checked, between, one_of, refuse_outside, refuse_unknown, take_tuple
 from questlib.plan import WHOLE, Share
 from questlib.schema import TARGETS
-from questlib.stage import STAGE_RECIPES, MaskedLanguageStage, Stage
+from questlib.stage import STAGE_RECIPES, MaskedLanguageStage, Stage, refuse_misplaced
 from questlib.typed_json import list_leaves, read_typed, write_typed
 
 POOLINGS = ["cls", "mean", "cls_mean", "gru", "lstm"]
@@ -141,6 +141,17 @@ class LexicalRecipe(MemberRecipe):
 
 
 @dataclass(frozen=True, kw_only=True)
+class BoostedRecipe(MemberRecipe):
+    """The parameters of `questlib.members.boosted`; see there."""
+
+    kind: ClassVar[str] = "boosted"
+    is_quick: ClassVar[bool] = True
+    name: str = "boosted"
+    n_stumps: int = between(1, 10_000, 150)  # of each target
+    shrinkage: float = between(1e-4, 1, 0.1)  # what of a stump counts
+
+
+@dataclass(frozen=True, kw_only=True)
 class TransformerRecipe(MemberRecipe):
     """A transformer with a metadata skip connection, fine-tuned in stages."""
 
@@ -165,12 +176,7 @@ class TransformerRecipe(MemberRecipe):
         super().__post_init__()
         if not self.stages:
             raise ValueError(f"there must be a stage, however: {self.stages=}")
-        masked = [isinstance(stage, MaskedLanguageStage) for stage in self.stages * self.cycles]
-        if any(masked[1:]) or masked[-1]:
-            raise ValueError(
-                f"a masked_language stage must come once, in front of those that read ratings, however: "
-                f"{[stage.name for stage in self.stages]} in {self.cycles=}; put it first, and set cycles to 1"
-            )
+        refuse_misplaced(self.stages, cycles=self.cycles)
         if self.settings.evaluate_every and not self.stop_share:
             raise ValueError(
                 f"evaluations every so many steps need questions that are held out, however: {self.stop_share=}, "
@@ -287,5 +293,7 @@ def _nest_member(entry: object, parameters: Mapping[str, Any], number: int) -> d
     return nested
 
 
-MEMBER_RECIPES: dict[str, type[MemberRecipe]] = {each.kind: each for each in (TransformerRecipe, LexicalRecipe)}
+MEMBER_RECIPES: dict[str, type[MemberRecipe]] = {
+    each.kind: each for each in (TransformerRecipe, LexicalRecipe, BoostedRecipe)
+}
 FAMILIES: dict[type, Mapping[str, type]] = {MemberRecipe: MEMBER_RECIPES, Stage: STAGE_RECIPES}

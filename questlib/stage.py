@@ -1,6 +1,7 @@
 """One stretch of training, in frozen dataclasses: checked as they are made. Importing this needs no torch."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -85,6 +86,16 @@ class MaskedLanguageStage(Stage):
                     f"a masked_language stage must train the body alone, however: {pattern!r} is among its trainable "
                     'patterns; name parts of the body, such as "body.*"'
                 )
+
+
+def refuse_misplaced(stages: Sequence[Stage], *, cycles: int) -> None:
+    """Refuse stages that read no rating after those that do, or alone."""
+    are_masked = [isinstance(stage, MaskedLanguageStage) for stage in (*stages,) * cycles]
+    if any(are_masked[1:]) or are_masked[-1]:
+        raise ValueError(
+            "a masked_language stage must come once, in front of those that read ratings, however: "
+            f"{[stage.name for stage in stages]} in {cycles=}; put it first, and set cycles to 1"
+        )
 
 
 STAGE_RECIPES: dict[str, type[Stage]] = {each.kind: each for each in (Stage, LoraStage, MaskedLanguageStage)}

@@ -12,7 +12,14 @@ import toy
 from questlib import devices
 from questlib.members import MEMBERS, load_member, transformer
 from questlib.members.base import Member
-from questlib.recipe import MEMBER_RECIPES, LexicalRecipe, MemberRecipe, MetadataOptions, ModelOptions
+from questlib.recipe import (
+    MEMBER_RECIPES,
+    BoostedRecipe,
+    LexicalRecipe,
+    MemberRecipe,
+    MetadataOptions,
+    ModelOptions,
+)
 from questlib.schema import TARGETS
 
 KINDS = list(MEMBERS)
@@ -21,7 +28,8 @@ KINDS = list(MEMBERS)
 @pytest.fixture
 def recipes(encoder_folder: Path) -> dict[str, MemberRecipe]:
     # Without rows to stop by: a fit that learns noise would be given back its first weights, whatever it had seen.
-    return {"transformer": toy.build_recipe(encoder_folder, stop_share=0.0), "lexical": LexicalRecipe()}
+    toy_recipe = toy.build_recipe(encoder_folder, stop_share=0.0)
+    return {"transformer": toy_recipe, "lexical": LexicalRecipe(), "boosted": BoostedRecipe(n_stumps=20)}
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from questlib.profiles import read_profile
 from questlib.recipe import (
     MEMBER_RECIPES,
     PRECISIONS,
+    BoostedRecipe,
     LexicalRecipe,
     ModelOptions,
     Recipe,
@@ -56,7 +57,8 @@ members = st.lists(
         stages=st.lists(stages, min_size=1, max_size=3).map(tuple),
         settings=st.builds(TrainingSettings, precision=st.sampled_from(PRECISIONS), seed=st.integers(0, 99)),
     )
-    | st.builds(LexicalRecipe, alpha=st.floats(0.1, 10)),
+    | st.builds(LexicalRecipe, alpha=st.floats(0.1, 10))
+    | st.builds(BoostedRecipe, shrinkage=st.floats(0.01, 1)),
     min_size=1,
     max_size=3,
 ).map(lambda found: tuple(replace(each, name=f"member-{number}") for number, each in enumerate(found)))

@@ -5,10 +5,13 @@ from typing import Any
 
 from questlib.cache import CACHE
 from questlib.members.base import Member, read_recipe
+from questlib.members.boosted import BoostedMember
 from questlib.members.lexical import LexicalMember
 from questlib.members.transformer import TransformerMember
 
-MEMBERS: dict[str, type[Member[Any]]] = {"transformer": TransformerMember, "lexical": LexicalMember}
+MEMBERS: dict[str, type[Member[Any]]] = {
+    "transformer": TransformerMember, "lexical": LexicalMember, "boosted": BoostedMember,
+}  # fmt: skip
 
 
 def load_member(folder: str | Path, *, cache_folder: str | Path = CACHE) -> Member[Any]:
