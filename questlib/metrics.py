@@ -10,6 +10,8 @@ import pandas as pd
 from questlib.ranks import FloatArray, rank_values, sort_and_rank
 from questlib.schema import RARE_TARGET, TARGETS
 
+_MOST_DRAWS = 10_000  # that are kept side by side
+
 Questions = Sequence[object] | npt.NDArray  # the question of each row
 
 
@@ -124,6 +126,8 @@ def _draw_rows(question_index: npt.NDArray[np.intp], *, draws: int, seed: int) -
             "there must be rows, draws and a seed of at least 0, in whole numbers, however: "
             f"{len(question_index)=}, {draws=}, {seed=}"
         )
+    if draws > _MOST_DRAWS:
+        raise ValueError(f"there must be at most {_MOST_DRAWS} draws, however: {draws=}; 20 tell nearly all")
     generator = np.random.default_rng(seed)
     orders = (generator.permutation(len(question_index)) for _ in range(draws))
     return [np.sort(order[np.unique(question_index[order], return_index=True)[1]]) for order in orders]

@@ -222,6 +222,12 @@ def test_one_row_per_question_refuses_no_rows_no_draws_and_no_seed(questions: li
         one_row_per_question(questions, draws=draws, seed=seed)
 
 
+@pytest.mark.parametrize("draws", [10_001, 10**9])
+def test_more_draws_than_memory_holds_are_refused_at_once(draws: int) -> None:
+    with pytest.raises(ValueError, match=f"at most 10000 draws, however: draws={draws}"):
+        one_row_per_question(["a"], draws=draws, seed=0)
+
+
 @pytest.fixture
 def scored() -> tuple[npt.NDArray, npt.NDArray, list[str]]:
     """Predictions, targets and questions of 60 rows, three rows a question."""
