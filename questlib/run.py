@@ -103,7 +103,8 @@ def run_notebook(
         if not helps:
             refuse_shared_resume(out)
     _check_inputs(parameters, out=out)
-    for name in overrides if "members" in parameters else ():
+    named = overrides if "members" in overrides else own | overrides  # a profile is written for members of its own
+    for name in named if "members" in parameters else ():
         if is_unread(name, parameters):
             logger.warning("parameter %s changes nothing: each member has a value of its own, or no use for any", name)
     absolute = _absolute(parameters)

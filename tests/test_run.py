@@ -12,9 +12,10 @@ from safetensors.numpy import save_file
 
 from questlib import run
 from questlib.data import read_tables
-from questlib.parameters import read_parameters
+from questlib.parameters import override, read_parameters
 from questlib.pretrained import LOCAL_ENCODER
-from questlib.recipe import Recipe
+from questlib.profiles import read_profile
+from questlib.recipe import Recipe, is_unread
 from questlib.resume import keep_inputs
 from questlib.run import run_notebook
 
@@ -117,6 +118,25 @@ def test_a_parameter_that_no_member_reads_is_told(
     assert len(told) == 1
     assert "stages.full.learning_rate" in told[0]
     assert executed
+
+
+def test_a_parameter_of_a_profile_that_none_of_its_members_reads_is_told(
+    executed: list[dict[str, Any]], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks", ignore=shutil.ignore_patterns("sample"))
+    profile = tmp_path / "notebooks/profiles/own.yaml"
+    profile.write_text("members: [{name: a, kind: lexical}]\nfolds_to_train: 3\nmax_length: 64\n")
+    notebook = tmp_path / "notebooks/quest.ipynb"
+    run_notebook(notebook, profile="own", data="toy", out=tmp_path / "out", overrides={})
+    assert [message.split()[1] for message in caplog.messages if "changes nothing" in message] == ["max_length"]
+
+
+@pytest.mark.parametrize("profile", ["sample", "cpu", "cpu-best", "kaggle", "kaggle-cpu", "seed"])
+def test_every_parameter_of_a_profile_that_ships_is_read(profile: str) -> None:
+    defaults = read_parameters(NOTEBOOKS / "quest.ipynb", needed=("data", "out"))
+    own = read_profile(NOTEBOOKS / "profiles", profile)
+    parameters = override(defaults, own)
+    assert not [name for name in own if is_unread(name, parameters)]
 
 
 def test_of_launched_processes_the_first_alone_leaves_a_run_folder(
