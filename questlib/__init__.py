@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from questlib.schema import TARGETS as TARGETS
     from questlib.stage import LoraStage as LoraStage
     from questlib.stage import MaskedLanguageStage as MaskedLanguageStage
+    from questlib.stage import PseudoLabelStage as PseudoLabelStage
     from questlib.stage import Stage as Stage
     from questlib.submission import write_submission as write_submission
     from questlib.ties import RankTies as RankTies
@@ -69,7 +70,7 @@ else:  # the same for those who run it; a test holds the two together
         "recipe": "BoostedRecipe LexicalRecipe MetadataOptions ModelOptions Recipe TextLayout TrainingSettings "
         "TransformerRecipe",
         "schema": "ANSWER_TARGETS QUESTION_TARGETS TARGETS",
-        "stage": "LoraStage MaskedLanguageStage Stage",
+        "stage": "LoraStage MaskedLanguageStage PseudoLabelStage Stage",
         "submission": "write_submission",
         "ties": "RankTies",
     }

@@ -54,6 +54,30 @@ class QuestRows(Dataset):
         return self.passes[row]
 
 
+class JoinedRows(QuestRows):
+    """The rows of two tables, the second rated by `targets`, shape (n_second, 30).
+
+    Where what frozen layers made of one of them is not kept, tokens of both are read.
+    """
+
+    def __init__(self, first: QuestRows, second: QuestRows, *, targets: npt.NDArray) -> None:
+        assert first.targets is not None
+        if type(first) is not type(second):
+            first = QuestRows(first.passes, first.metadata, targets=first.targets)
+            second = QuestRows(second.passes, second.metadata)
+        assert first.targets is not None
+        super().__init__(
+            datasets.concatenate_datasets([first.passes, second.passes]),
+            np.concatenate([first.metadata, second.metadata]),
+            targets=np.concatenate([first.targets, targets]),
+        )
+        self._parts = first, second
+
+    def _read(self, row: int) -> dict:
+        first, second = self._parts
+        return first._read(row) if row < len(first) else second._read(row - len(first))
+
+
 class PassCollator:
     """Lay the passes of a batch of rows under one another, padded to the longest.
 

@@ -88,14 +88,32 @@ class MaskedLanguageStage(Stage):
                 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class PseudoLabelStage(Stage):
+    """Fine-tuning on the test's rows too, rated by the model as the stages before left it (Lee 2013).
+
+    No rating of a scored row is read: the test has none, and what rates it has not seen those either.
+    """
+
+    kind: ClassVar[str] = "pseudo_label"
+
+
 def refuse_misplaced(stages: Sequence[Stage], *, cycles: int) -> None:
-    """Refuse stages that read no rating after those that do, or alone."""
+    """Refuse stages that read no rating after those that do, or alone, and those that rate before any was read."""
     are_masked = [isinstance(stage, MaskedLanguageStage) for stage in (*stages,) * cycles]
     if any(are_masked[1:]) or are_masked[-1]:
         raise ValueError(
             "a masked_language stage must come once, in front of those that read ratings, however: "
             f"{[stage.name for stage in stages]} in {cycles=}; put it first, and set cycles to 1"
         )
+    first = stages[int(are_masked[0])]
+    if isinstance(first, PseudoLabelStage):
+        raise ValueError(
+            f"a pseudo_label stage must come after one that reads ratings, however {first.name!r} is the first; put "
+            "another in front of it"
+        )
 
 
-STAGE_RECIPES: dict[str, type[Stage]] = {each.kind: each for each in (Stage, LoraStage, MaskedLanguageStage)}
+STAGE_RECIPES: dict[str, type[Stage]] = {
+    each.kind: each for each in (Stage, LoraStage, MaskedLanguageStage, PseudoLabelStage)
+}

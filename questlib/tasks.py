@@ -118,7 +118,9 @@ def train_fold(task: FoldTask) -> FinishedFold:
         log_folder=task.run_folder / LOGS / f"{task.member.name}-fold-{task.fold}",
         checkpoint_folder=checkpoints,
     )
-    member.fit(task.tables.train, rows=task.training_rows, deadline=task.deadline, share=task.share)
+    member.fit(
+        task.tables.train, rows=task.training_rows, deadline=task.deadline, share=task.share, unrated=task.tables.test
+    )
     fitted = time.monotonic()
     scored = task.scored_rows
     out_of_fold, test = member.predict(task.tables.train, rows=scored), member.predict(task.tables.test)

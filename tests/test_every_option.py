@@ -34,6 +34,7 @@ NUMBERS = {
     "stages": {"average_share": 0.5, "layer_decay": 0.8, "warmup_share": 0.3, "weight_decay": 0.1},
 }  # fmt: skip
 OF_KIND = {"lora": "head.*", "masked_language": "body.*"}  # what stages of other kinds may train
+NOT_FIRST = {"pseudo_label"}
 N_EXAMPLES = int(os.environ.get("QUEST_EXAMPLES", "3"))  # `make stress` asks for more
 N_STEPS_BEFORE_THE_INTERRUPTION = 3
 
@@ -90,7 +91,7 @@ def assert_goes_on_and_comes_back(recipe: TransformerRecipe, frame: pd.DataFrame
 
 
 def test_every_kind_of_stage_is_among_the_options():
-    assert {Stage.kind, *OF_KIND} == STAGE_RECIPES.keys()
+    assert {Stage.kind, *OF_KIND, *NOT_FIRST} == STAGE_RECIPES.keys()
 
 
 @pytest.mark.parametrize("option", list(list_options()), ids=name_option)

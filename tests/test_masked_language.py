@@ -25,7 +25,7 @@ from questlib.training.stages import check_stages
 WORDS = MaskedLanguageStage(
     name="words", trainable=("body.*",), epochs=2, learning_rate=1e-2, head_learning_rate=1e-2, masked_share=0.3
 )
-COLLATOR = PassCollator(pad_token_id=0, mask_token_id=toy.build_config("bert").vocab_size - 1, special_ids=(0, 1, 2, 3))
+COLLATOR = PassCollator(pad_token_id=0, mask_token_id=81, special_ids=(0, 1, 2, 3))
 
 
 def begin(encoder_folder, rows, **options):  # noqa: ANN003

@@ -30,7 +30,7 @@ from questlib.training.trainer import QuestTrainer
 
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "modernbert", "electra", "albert", "mpnet")
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
-MASK = "[MASK]"
+MASK = "##,"  # no text has it
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789?.,"
 WORDS = ("how", "why", "what", "the", "title", "body", "answer", "good", "bad", "is", "to", "step")
 WORDS += ("question", "this", "do", "you", "find", "out", "people", "here", "would", "like", "know")
@@ -66,7 +66,7 @@ _NAMES = {
 def build_config(family: str) -> PretrainedConfig:
     """Describe a toy body of a family."""
     common = {
-        "vocab_size": len(SPECIAL) + 2 * len(LETTERS) + len(WORDS) + 1,
+        "vocab_size": len(SPECIAL) + 2 * len(LETTERS) + len(WORDS),
         "hidden_size": _WIDTH,
         "num_attention_heads": _HEADS,
         "num_hidden_layers": _LAYERS,
@@ -81,7 +81,7 @@ def build_config(family: str) -> PretrainedConfig:
 
 def write_tokenizer(folder: Path) -> None:
     """Write a word-piece tokenizer that knows every letter and two dozen words."""
-    tokens = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS, MASK]
+    tokens = [*SPECIAL, *LETTERS, *(f"##{letter}" for letter in LETTERS), *WORDS]
     vocabulary = {token: number for number, token in enumerate(tokens)}
     core = Tokenizer(WordPiece(vocabulary, unk_token="[UNK]"))
     core.normalizer, core.pre_tokenizer = BertNormalizer(), BertPreTokenizer()

@@ -41,6 +41,7 @@ class Member(ABC, Generic[RecipeOfKind]):
         notes: What did not go as asked while it was fitted, in words.
         deadline: When the fit should be over, by `time.monotonic`.
         share: Of its epochs, that are planned to fit.
+        unrated: Rows without ratings, for kinds that learn from those too.
     """
 
     recipe_class: type[RecipeOfKind]
@@ -65,6 +66,7 @@ class Member(ABC, Generic[RecipeOfKind]):
         self.history: list[dict] = []
         self.notes: list[str] = []
         self.deadline, self.share = math.inf, WHOLE
+        self.unrated: pd.DataFrame | None = None
         self._is_fitted = False
 
     def check(self) -> None:  # noqa: B027  a kind need not have anything to check
@@ -84,6 +86,7 @@ class Member(ABC, Generic[RecipeOfKind]):
         rows: npt.ArrayLike | None = None,
         deadline: float = math.inf,
         share: Share = WHOLE,
+        unrated: pd.DataFrame | None = None,
     ) -> Self:
         """Learn the targets of a table; what was learned before is forgotten.
 
@@ -93,6 +96,7 @@ class Member(ABC, Generic[RecipeOfKind]):
             rows: Indices of those to learn from, from 0, whatever the frame's own index; all where None.
             deadline: When it should be over, by `time.monotonic`: a kind that can be shortened is.
             share: Of its epochs, that are planned to fit; more are trained where there is time for many more.
+            unrated: A table of which no rating is known, such as the test, for kinds that learn from one.
 
         Raises:
             TypeError: If the frame is none, or the rows are no indices.
@@ -105,6 +109,9 @@ class Member(ABC, Generic[RecipeOfKind]):
         ratings = {name: read_ratings(frame[name]) for name in TARGETS}
         self._is_fitted = False
         self.history, self.notes, self.deadline, self.share = [], [], deadline, share
+        if unrated is not None:
+            refuse_missing(unrated, columns=INPUT_COLUMNS[1:])
+        self.unrated = None if unrated is None else fill_nulls(unrated)
         self._fit(fill_nulls(frame).assign(**ratings), chosen)
         self._is_fitted = True
         return self

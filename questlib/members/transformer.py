@@ -27,6 +27,7 @@ from questlib.processes import find_launched
 from questlib.recipe import TransformerRecipe
 from questlib.run_folder import read_json, write_json
 from questlib.schema import INPUT_COLUMNS, QUESTION, TARGETS
+from questlib.stage import PseudoLabelStage
 from questlib.targets import RankScale, weigh_by_spread
 from questlib.text import PASSES, encode_passes, load_tokenizer, refuse_unfit
 from questlib.training.checkpoint import Checkpoints
@@ -45,6 +46,7 @@ class _Given:
     model: QuestModel
     train_rows: QuestRows
     stop_rows: QuestRows | None
+    unrated_rows: QuestRows | None
 
 
 class TransformerMember(Member[TransformerRecipe]):
@@ -88,9 +90,15 @@ class TransformerMember(Member[TransformerRecipe]):
             cache_folder=self.cache_folder,
             n_unread=(self._count_unread(frame, given.model), self._count_unread(test, given.model)),
             before=before,
+            n_unrated=len(test),
         )
 
     def _fit(self, frame: pd.DataFrame, rows: IndexArray) -> None:
+        if self._rates_rows and self.unrated is None:
+            raise ValueError(
+                "a pseudo_label stage must have rows to rate, however unrated is None; give fit a table as unrated, or "
+                "leave the stage out"
+            )
         recipe, given = self.recipe, self._prepare(frame, rows)
         self._model = given.model
         self.history = fit_stages(
@@ -98,6 +106,7 @@ class TransformerMember(Member[TransformerRecipe]):
             (recipe.stages * recipe.cycles)[: len(recipe.epochs(self.share))],
             train_rows=given.train_rows,
             stop_rows=given.stop_rows,
+            unrated_rows=given.unrated_rows,
             collator=self._collator,
             settings=replace(recipe.settings, precision=self.precision),
             folder=self.log_folder,
@@ -116,7 +125,10 @@ class TransformerMember(Member[TransformerRecipe]):
         recipe = write_typed(replace(self.recipe, encoder=digest, folds_to_train=1))
         # What rows are called counts for nothing; their question decides which are held out.
         content = pd.util.hash_pandas_object(known[[*INPUT_COLUMNS[1:], QUESTION, *TARGETS]], index=False)
-        return Checkpoints(self.checkpoint_folder, of=hash_text(f"{json.dumps(recipe)}{content.tolist()}"))
+        told = [json.dumps(recipe), content.tolist()]
+        if self._rates_rows and self.unrated is not None:
+            told.append(pd.util.hash_pandas_object(self.unrated[list(INPUT_COLUMNS[1:])], index=False).tolist())
+        return Checkpoints(self.checkpoint_folder, of=hash_text("".join(map(str, told))))
 
     def _prepare(self, frame: pd.DataFrame, rows: IndexArray, *, keeps_states: bool = True) -> "_Given":
         recipe, encoder_folder = self.recipe, self._open_encoder()
@@ -132,14 +144,23 @@ class TransformerMember(Member[TransformerRecipe]):
         model = self._begin(encoder_folder, metadata_width=metadata.shape[1])
         if recipe.target_weighing == "inverse_spread":
             model.weigh_targets(weigh_by_spread(targets[rows]))
-        table = self._read_table(frame, model if keeps_states else None)
+        table, unrated = self._read_table(frame, model if keeps_states else None), None
+        if self._rates_rows and self.unrated is not None:
+            unrated = self._read_table(self.unrated, model).choose(
+                np.arange(len(self.unrated)), self._encode_metadata(self.unrated)
+            )
         return _Given(
             model=model,
             train_rows=table.choose(rows, metadata[rows], targets=targets[rows]),
             stop_rows=None
             if held_out is None
             else table.choose(held_out, metadata[held_out], targets=targets[held_out]),
+            unrated_rows=unrated,
         )
+
+    @property
+    def _rates_rows(self) -> bool:
+        return any(isinstance(stage, PseudoLabelStage) for stage in self.recipe.stages)
 
     def _predict(self, frame: pd.DataFrame, rows: IndexArray) -> FloatArray:
         device = pick_device()

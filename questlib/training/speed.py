@@ -16,7 +16,7 @@ from questlib.model.quest import QuestModel
 from questlib.plan import Speed
 from questlib.recipe import TrainingSettings
 from questlib.run_folder import UNFINISHED, told_when_full
-from questlib.stage import Stage
+from questlib.stage import PseudoLabelStage, Stage
 from questlib.training.best_weights import BestWeights
 from questlib.training.keeper import Keeper
 from questlib.training.kinds import STAGE_KINDS
@@ -45,6 +45,7 @@ def measure_speed(
     cache_folder: Path,
     n_unread: tuple[int, int],
     before: float,
+    n_unrated: int,
 ) -> Speed:
     """Train a model, which is spoilt by it, for a few steps of each stage, let it predict, and write it.
 
@@ -59,28 +60,26 @@ def measure_speed(
         cache_folder: See there.
         n_unread: Rows of the training table, and of the test, that frozen layers are still to read.
         before: Seconds that it took to come here.
+        n_unrated: Rows that a stage which rates rows itself would have beside those of the table.
     """
     device = pick_device()
     precision = pick_precision(settings.precision, device)
     model.to(device)  # type: ignore[arg-type]
     sample = _take_usual(train_rows, batch_size=settings.batch_size * settings.accumulation)
     sample, frozen_row = _read_frozen(model, sample, collator, batch_size=2 * settings.batch_size, precision=precision)
-    steps = {}
-    for stage in {(stage.kind, stage.trainable): stage for stage in stages}.values():
-        settings_here = replace(settings, use_tensorboard=False)
-        job = _plan_job(model, stage, sample, collator, settings_here, precision=precision, folder=cache_folder)
-        STAGE_KINDS[stage.kind](job).train()
-        steps[stage.kind, stage.trainable] = job.pace.step_seconds, can_cache(model)
+    steps = _time_steps(model, stages, sample, collator, settings, precision=precision, folder=cache_folder)
     row = _time_prediction(model, sample, collator, batch_size=2 * settings.batch_size, precision=precision)
     after = _time_writing(model, folder)
-    n_steps = math.ceil(len(train_rows) / settings.batch_size / settings.accumulation)
     n_stop = len(stop_rows or ())
-    n_evaluations = n_steps / settings.evaluate_every if settings.evaluate_every else 1.0
     fixed, by_epoch = [], []
     for stage in stages:
         step, is_cached = steps[stage.kind, stage.trainable]
+        n_rated = n_unrated if isinstance(stage, PseudoLabelStage) else 0
+        n_rows = len(train_rows) + n_rated
+        n_steps = math.ceil(n_rows / settings.batch_size / settings.accumulation)
+        n_evaluations = n_steps / settings.evaluate_every if settings.evaluate_every else 1.0
         # A frozen body reads all rows once, and evaluates for nothing.
-        fixed.append(_SECONDS_OF_STAGE + row * (n_stop + len(train_rows) if is_cached else n_stop))
+        fixed.append(_SECONDS_OF_STAGE + row * (n_stop + n_rated + (n_rows if is_cached else 0)))
         by_epoch.append(n_steps * step + (0.0 if is_cached else n_evaluations * n_stop * row))
     return Speed(
         before=before,
@@ -91,6 +90,25 @@ def measure_speed(
         read_train=frozen_row * n_unread[0],
         read_test=frozen_row * n_unread[1],
     )
+
+
+def _time_steps(
+    model: QuestModel,
+    stages: Sequence[Stage],
+    rows: QuestRows,
+    collator: PassCollator,
+    settings: TrainingSettings,
+    *,
+    precision: str,
+    folder: Path,
+) -> dict[tuple[str, tuple[str, ...]], tuple[float, bool]]:
+    # Seconds of a step, and whether a frozen body reads the rows once, of each kind of stage and what it trains.
+    steps, settings = {}, replace(settings, use_tensorboard=False)
+    for stage in {(stage.kind, stage.trainable): stage for stage in stages}.values():
+        job = _plan_job(model, stage, rows, collator, settings, precision=precision, folder=folder)
+        STAGE_KINDS[stage.kind](job).train()
+        steps[stage.kind, stage.trainable] = job.pace.step_seconds, can_cache(model)
+    return steps
 
 
 def _plan_job(

@@ -29,6 +29,7 @@ def fit_stages(
     *,
     train_rows: QuestRows,
     stop_rows: QuestRows | None,
+    unrated_rows: QuestRows | None = None,
     collator: PassCollator,
     settings: TrainingSettings,
     folder: str | Path,
@@ -45,6 +46,7 @@ def fit_stages(
         stages: In order; each begins where the best of those before it ended.
         train_rows: What is learned from.
         stop_rows: Questions that are neither learned from nor scored, to stop by; None trains every stage to its end.
+        unrated_rows: What a pseudo_label stage rates and learns too; without any it is like another.
         collator: Builds the batches.
         settings: What all stages share.
         folder: For logs: a line for each evaluation, TensorBoard's where asked for.
@@ -62,20 +64,19 @@ def fit_stages(
     check_stages(model, stages, collator=collator, settings=settings)
     device = pick_device()
     precision = pick_precision(settings.precision, device)
-    logger.info(
-        "training on %s in %s: %d rows, %d to stop by", device, precision, len(train_rows), len(stop_rows or ())
-    )
+    n_stop = len(stop_rows or ())
+    logger.info("training on %s in %s: %d rows, %d to stop by", device, precision, len(train_rows), n_stop)
     model.to(device)  # type: ignore[arg-type]
     best = BestWeights(patience=settings.patience, threshold=settings.threshold)
     pace = Pace(deadline=deadline, share=share, notes=notes)
     history: list[dict] = []
     keeper = Keeper(checkpoints, model=model, best=best, history=history, notes=notes)
-    first = _begin(keeper, Path(folder))
-    for number, stage in list(enumerate(stages))[first:]:
+    for number, stage in list(enumerate(stages))[_begin(keeper, Path(folder)) :]:
         job = StageJob(
             model=model, stage=stage, number=number, n_stages=len(stages), train_rows=train_rows, stop_rows=stop_rows,
-            collator=collator, settings=settings, precision=precision, best=best, keeper=keeper, pace=pace,
-            tape=keeper.begin_stage(number), notes=notes, folder=Path(folder), cache_folder=Path(cache_folder),
+            unrated_rows=unrated_rows, collator=collator, settings=settings, precision=precision, best=best,
+            keeper=keeper, pace=pace, tape=keeper.begin_stage(number), notes=notes, folder=Path(folder),
+            cache_folder=Path(cache_folder),
         )  # fmt: skip
         _add_records(history, STAGE_KINDS[stage.kind](job).train(), job=job)
         best.restore(model)

@@ -16,12 +16,14 @@ class Tape:
         evaluations: Metrics of each evaluation.
         ends: (step, last step) where the stage was told to end at another step.
         records: What the Trainer logged, with `step` and `epoch` of the stage.
+        labels: What the stage rated rows without ratings, where it did so, (n_rows, 30).
     """
 
     losses: list[float] = field(default_factory=list)
     evaluations: list[dict[str, float]] = field(default_factory=list)
     ends: list[tuple[int, int]] = field(default_factory=list)
     records: list[dict] = field(default_factory=list)
+    labels: list[list[float]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._n_losses, self._n_evaluations = len(self.losses), len(self.evaluations)

@@ -25,6 +25,7 @@ class StageJob:
     n_stages: int
     train_rows: QuestRows
     stop_rows: QuestRows | None  # questions that are neither learned from nor scored
+    unrated_rows: QuestRows | None = None  # such as the test's
     collator: PassCollator
     settings: TrainingSettings
     precision: str  # "bf16", "fp16" or "fp32"
