@@ -235,16 +235,16 @@ class QuestModel(PreTrainedModel):
             (n_passes, output_width) in 32 bits.
         """
         tokens = {"input_ids": input_ids, "token_type_ids": token_type_ids, "states": states}
-        given = tokens | {"attention_mask": attention_mask}
+        given = {name: each for name, each in tokens.items() if each is not None}
         parts, copies = split_passes(attention_mask, texts)
         with attention_of_any_shape(attention_mask.device):
             vectors = [
-                self._pool(**{name: each[part, :end] for name, each in given.items() if each is not None})
+                self._read(attention_mask[part, :end], **{name: each[part, :end] for name, each in given.items()})
                 for part, end in parts
             ]
         return torch.cat(vectors)[copies]
 
-    def _pool(self, attention_mask: Tensor, **given: Tensor) -> Tensor:
+    def _read(self, attention_mask: Tensor, **given: Tensor) -> Tensor:
         layers = self._read_layers(attention_mask, **given)
         with torch.autocast(attention_mask.device.type, enabled=False):
             return self.head.pool(tuple(layer.float() for layer in layers), attention_mask)  # (n_passes, output_width)
