@@ -30,7 +30,6 @@ from questlib.training.trainer import QuestTrainer
 
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "modernbert", "electra", "albert", "mpnet")
 SPECIAL = ("[PAD]", "[CLS]", "[SEP]", "[UNK]")
-MASK = "##,"  # no text has it
 LETTERS = "abcdefghijklmnopqrstuvwxyz0123456789?.,"
 WORDS = ("how", "why", "what", "the", "title", "body", "answer", "good", "bad", "is", "to", "step")
 WORDS += ("question", "this", "do", "you", "find", "out", "people", "here", "would", "like", "know")
@@ -94,7 +93,7 @@ def write_tokenizer(folder: Path) -> None:
         cls_token="[CLS]",
         sep_token="[SEP]",
         unk_token="[UNK]",
-        mask_token=MASK,
+        mask_token="[UNK]",
     ).save_pretrained(folder)
 
 
