@@ -90,7 +90,7 @@ class MaskedLanguageStage(Stage):
 
 @dataclass(frozen=True, kw_only=True)
 class PseudoLabelStage(Stage):
-    """Fine-tuning on the test's rows too, rated by the model as the stages before left it (Lee 2013).
+    """Fine-tuning on the test's rows too, rated by the model as the stages before left it (pseudo-labels, Lee 2013).
 
     No rating of a scored row is read: the test has none, and what rates it has not seen those either.
     """
