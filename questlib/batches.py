@@ -61,7 +61,6 @@ class JoinedRows(QuestRows):
     """
 
     def __init__(self, first: QuestRows, second: QuestRows, *, targets: npt.NDArray) -> None:
-        assert first.targets is not None
         if type(first) is not type(second):
             first = QuestRows(first.passes, first.metadata, targets=first.targets)
             second = QuestRows(second.passes, second.metadata)

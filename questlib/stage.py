@@ -44,6 +44,14 @@ class Stage(Checked):
                     f"{' or '.join(_ROOTS)}"
                 )
 
+    def _refuse_others(self, root: str, what: str, advice: str) -> None:
+        for pattern in self.trainable:
+            if not pattern.startswith(root):
+                raise ValueError(
+                    f"a {self.kind} stage must train {what}, however: {pattern!r} is among its trainable patterns; "
+                    f"{advice}"
+                )
+
 
 @dataclass(frozen=True, kw_only=True)
 class LoraStage(Stage):
@@ -59,12 +67,9 @@ class LoraStage(Stage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for pattern in self.trainable:
-            if not pattern.startswith("head."):
-                raise ValueError(
-                    f"a lora stage must train nothing of the body but additions to it, however: {pattern!r} is among "
-                    'its trainable patterns; name parts of the head alone, such as "head.*"'
-                )
+        self._refuse_others(
+            "head.", "nothing of the body but additions to it", 'name parts of the head alone, such as "head.*"'
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,12 +85,7 @@ class MaskedLanguageStage(Stage):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for pattern in self.trainable:
-            if not pattern.startswith("body."):
-                raise ValueError(
-                    f"a masked_language stage must train the body alone, however: {pattern!r} is among its trainable "
-                    'patterns; name parts of the body, such as "body.*"'
-                )
+        self._refuse_others("body.", "the body alone", 'name parts of the body, such as "body.*"')
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,6 @@ from questlib.model import QuestModel
 from questlib.model.prediction import predict
 from questlib.stage import LoraStage
 from questlib.training import fit_stages
-from questlib.training.checkpoint import Checkpoints
 
 LORA = LoraStage(
     name="lora", trainable=("head.*",), epochs=2, learning_rate=1e-2, head_learning_rate=1e-2, rank=2, alpha=4
@@ -70,7 +69,7 @@ def test_a_stage_that_only_harms_leaves_the_best_before_it(encoder_folder, rows,
 
 @pytest.mark.parametrize("n_steps", [2, 9, 12])
 def test_a_training_that_is_interrupted_ends_as_if_it_was_not(encoder_folder, rows, tmp_path, monkeypatch, n_steps):
-    def train(folder, checkpoints=None):
+    def train(folder, checkpoints):
         model = begin(encoder_folder, rows)
         fit_stages(
             model, [LORA, replace(FULL, epochs=1)], train_rows=rows, stop_rows=rows, collator=COLLATOR,
@@ -78,14 +77,7 @@ def test_a_training_that_is_interrupted_ends_as_if_it_was_not(encoder_folder, ro
         )  # fmt: skip
         return model
 
-    expected, checkpoints = train(tmp_path / "whole"), Checkpoints(tmp_path / "kept")
-    with monkeypatch.context() as patch:
-        toy.interrupt_after(patch, n_steps)
-        with pytest.raises(KeyboardInterrupt):
-            train(tmp_path / "interrupted", checkpoints)
-    found = train(tmp_path / "again", checkpoints)
-    for (name, one), other in zip(expected.named_parameters(), found.parameters(), strict=True):
-        np.testing.assert_allclose(one.detach(), other.detach(), atol=1e-6, err_msg=name)
+    toy.assert_goes_on(train, tmp_path, monkeypatch, n_steps=n_steps)
 
 
 @pytest.mark.parametrize("pattern", ["*", "body.*", "body.encoder.layer.1.*"])

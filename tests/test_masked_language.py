@@ -18,7 +18,6 @@ from questlib.plan import Share
 from questlib.stage import MaskedLanguageStage
 from questlib.text import load_tokenizer
 from questlib.training import fit_stages
-from questlib.training.checkpoint import Checkpoints
 from questlib.training.kinds.masked_language import _MaskedTrainer, mask_words
 from questlib.training.stages import check_stages
 
@@ -125,20 +124,13 @@ def test_every_token_is_read_though_the_first_alone_is_pooled(family, freeze_lay
 
 @pytest.mark.parametrize("n_steps", [2, 9, 12])
 def test_a_training_that_is_interrupted_ends_as_if_it_was_not(encoder_folder, rows, tmp_path, monkeypatch, n_steps):
-    def train(folder, checkpoints=None):
+    def train(folder, checkpoints):
         model = begin(encoder_folder, rows, hidden_dropout=0.1)
         stages = [WORDS, replace(FULL, epochs=1)]
-        fit(model, rows, stages, tmp_path / folder, stop_rows=rows, checkpoints=checkpoints)
+        fit(model, rows, stages, folder, stop_rows=rows, checkpoints=checkpoints)
         return model
 
-    expected, checkpoints = train("whole"), Checkpoints(tmp_path / "kept")
-    with monkeypatch.context() as patch:
-        toy.interrupt_after(patch, n_steps)
-        with pytest.raises(KeyboardInterrupt):
-            train("interrupted", checkpoints)
-    found = train("again", checkpoints)
-    for (name, one), other in zip(expected.named_parameters(), found.parameters(), strict=True):
-        np.testing.assert_allclose(one.detach(), other.detach(), atol=1e-6, err_msg=name)
+    toy.assert_goes_on(train, tmp_path, monkeypatch, n_steps=n_steps)
 
 
 def test_a_batch_that_a_gpu_takes_in_parts_has_about_the_gradients_of_the_whole(

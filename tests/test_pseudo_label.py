@@ -13,7 +13,6 @@ from questlib.model.prediction import predict
 from questlib.recipe import ModelOptions
 from questlib.stage import PseudoLabelStage
 from questlib.training import fit_stages
-from questlib.training.checkpoint import Checkpoints
 from questlib.training.kinds import pseudo_label
 from questlib.training.states import hold_states
 
@@ -69,20 +68,13 @@ def test_what_the_model_believes_of_other_rows_is_learned(model, rows, unrated, 
 def test_a_training_that_is_interrupted_ends_as_if_it_was_not(rows, unrated, tmp_path, monkeypatch, n_steps):
     encoder = toy.write_encoder(tmp_path / "encoder")
 
-    def train(folder, checkpoints=None):
+    def train(folder, checkpoints):
         model = toy.build_model(encoder, rows)
         stages = [replace(FULL, epochs=1), RATED]
-        fit(model, rows, unrated, stages, tmp_path / folder, stop_rows=rows, checkpoints=checkpoints)
+        fit(model, rows, unrated, stages, folder, stop_rows=rows, checkpoints=checkpoints)
         return model
 
-    expected, checkpoints = train("whole"), Checkpoints(tmp_path / "kept")
-    with monkeypatch.context() as patch:
-        toy.interrupt_after(patch, n_steps)
-        with pytest.raises(KeyboardInterrupt):
-            train("interrupted", checkpoints)
-    found = train("again", checkpoints)
-    for (name, one), other in zip(expected.named_parameters(), found.parameters(), strict=True):
-        np.testing.assert_allclose(one.detach(), other.detach(), atol=1e-6, err_msg=name)
+    toy.assert_goes_on(train, tmp_path, monkeypatch, n_steps=n_steps)
 
 
 def test_a_stage_of_the_head_alone_reads_both_tables_once(model, rows, unrated, tmp_path):

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from questlib.recipe import MetadataOptions, ModelOptions, TextLayout, TrainingS
 from questlib.schema import TARGETS
 from questlib.stage import Stage
 from questlib.text import encode_passes, load_tokenizer
+from questlib.training.checkpoint import Checkpoints
 from questlib.training.trainer import QuestTrainer
 
 FAMILIES = ("bert", "distilbert", "roberta", "deberta-v2", "modernbert", "electra", "albert", "mpnet")
@@ -144,6 +146,24 @@ def build_recipe(encoder_folder: Path, **changes: Any) -> TransformerRecipe:  # 
         stop_share=0.3,
     )
     return replace(recipe, **changes)
+
+
+def assert_goes_on(
+    train: Callable[[Path, Checkpoints | None], QuestModel],
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    n_steps: int,
+) -> None:
+    """Train, interrupt the same training after some steps and go on with it: both end with the same weights."""
+    expected, checkpoints = train(folder / "whole", None), Checkpoints(folder / "kept")
+    with monkeypatch.context() as patch:
+        interrupt_after(patch, n_steps)
+        with pytest.raises(KeyboardInterrupt):
+            train(folder / "interrupted", checkpoints)
+    found = train(folder / "again", checkpoints)
+    for (name, one), other in zip(expected.named_parameters(), found.parameters(), strict=True):
+        np.testing.assert_allclose(one.detach(), other.detach(), atol=1e-6, err_msg=name)
 
 
 def interrupt_after(monkeypatch: pytest.MonkeyPatch, n_steps: int, *, number: int = signal.SIGINT) -> None:

@@ -11,6 +11,7 @@ from questlib.model.halves import layers_of
 from questlib.model.quest import QuestModel
 from questlib.stage import Stage
 from questlib.training.average_weights import AverageWeights
+from questlib.training.checkpoint import is_added
 from questlib.training.kinds.base import StageKind, match_parameters
 from questlib.training.optimizer import build_optimizer
 from questlib.training.progress import StageLog
@@ -90,7 +91,9 @@ class FineTune(StageKind):
         return QuestTrainer(**options)
 
     def _name_trainable(self) -> set[str]:
-        return match_parameters(self.job.model, self.job.stage.trainable)
+        # What a kind adds to the model for its stage learns too.
+        added = {name for name, _ in self.job.model.named_parameters() if is_added(name)}
+        return match_parameters(self.job.model, self.job.stage.trainable) | added
 
     def _seconds_to_read(self) -> float:
         # What is done before the first step: a frozen body reads the rows.

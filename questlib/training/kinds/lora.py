@@ -48,9 +48,6 @@ class Lora(FineTune):
         self._keep_merged([f"body.{name}.weight" for name in matrices])
         return records
 
-    def _name_trainable(self) -> set[str]:
-        return super()._name_trainable() | {name for name, _ in self.job.model.named_parameters() if is_added(name)}
-
     def _keep_merged(self, names: list[str]) -> None:
         # The best weights are known by what they are called without additions.
         best, weights = self.job.best, dict(self.job.model.named_parameters())

@@ -14,7 +14,6 @@ from questlib.cpu.step import split_batch
 from questlib.model.quest import QuestModel
 from questlib.processes import find_launched
 from questlib.stage import MaskedLanguageStage, Stage
-from questlib.training.checkpoint import is_added
 from questlib.training.kinds.fine_tune import FineTune
 from questlib.training.trainer import QuestTrainer
 
@@ -61,9 +60,6 @@ class MaskedLanguage(FineTune):
     def _build_trainer(self, **options: Any) -> QuestTrainer:  # noqa: ANN401  as the trainer's
         assert isinstance(self.job.stage, MaskedLanguageStage)
         return _MaskedTrainer(masked_share=self.job.stage.masked_share, **options)
-
-    def _name_trainable(self) -> set[str]:
-        return super()._name_trainable() | {name for name, _ in self.job.model.named_parameters() if is_added(name)}
 
 
 class _WordHead(nn.Module):
