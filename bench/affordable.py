@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ from questlib.training.states import hold_states
 
 BASE, N_FROZEN, N_LABELLED = "all-mpnet-base-v2", 6, 4_863
 LORA = LoraStage(name="lora", trainable=("head.*",), epochs=1, learning_rate=4e-4, head_learning_rate=1e-3)
+QLORA = replace(LORA, name="qlora", quantize=True)
 _BUSY = "while True: pass"
 
 
 def measure_base(setting: Setting, folder: Path) -> Iterator[Row]:
-    """Train 48 rows of pairs of 256 tokens: whole, from the states of frozen layers, and by low-rank additions."""
+    """Train 48 rows of pairs of 256 tokens: whole, above frozen layers, and by low-rank additions."""
     base = as_pairs(setting, folder, encoder=find_encoder(BASE))
     rows = choose_rows(base.rows, range(48))
     whole, upper = build_pairs(base), build_pairs(base, freeze_layers=N_FROZEN)
@@ -30,6 +32,7 @@ def measure_base(setting: Setting, folder: Path) -> Iterator[Row]:
         "whole": lambda: base.train_ours(whole, rows, FULL, folder=folder),
         "frozen": lambda: base.train_ours(upper, states, FULL, folder=folder),
         "lora": lambda: base.train_ours(whole, rows, LORA, folder=folder),
+        "qlora": lambda: base.train_ours(whole, rows, QLORA, folder=folder),
         "lower half, read once": lambda: hold_states(
             upper, rows, base.collator, batch_size=2 * BATCH_SIZE, precision=base.precision
         ),
@@ -37,7 +40,8 @@ def measure_base(setting: Setting, folder: Path) -> Iterator[Row]:
     alternate(sides, rounds=1)  # warm-up
     seconds = alternate(sides, rounds=3)
     yield Row(f"{BASE}, {N_FROZEN} layers frozen", seconds["whole"] / seconds["frozen"], 2, "x", rates(48, seconds))
-    yield Row(f"{BASE}, lora to whole, rows/s", seconds["whole"] / seconds["lora"], None, "x", {})
+    for side in ("lora", "qlora"):
+        yield Row(f"{BASE}, {side} to whole, rows/s", seconds["whole"] / seconds[side], None, "x", {})
     minutes = {name: N_LABELLED * each / len(rows) / 60 for name, each in seconds.items()}
     yield Row(
         f"a fold-epoch of {N_LABELLED:,} rows, minutes", minutes["frozen"], 16, "", {"whole": minutes["whole"]},

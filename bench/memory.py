@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from affordable import BASE, LORA, N_FROZEN, as_pairs, build_pairs
+from affordable import BASE, LORA, N_FROZEN, QLORA, as_pairs, build_pairs
 from sides import BATCH_SIZE, FULL, SeedModel, Setting, choose_rows
 from table import Row
 
@@ -19,7 +19,7 @@ from questlib.pretrained import find_encoder
 from questlib.training.states import hold_states
 
 _N_STEPS = 24  # enough to meet a batch of the longest rows
-_BASE_SIDES = ("whole", "lora", "frozen")
+_BASE_SIDES = {"whole": FULL, "lora": LORA, "qlora": QLORA, "frozen": FULL}
 
 
 def measure_memory(setting: Setting, folder: Path) -> Iterator[Row]:
@@ -34,7 +34,8 @@ def measure_base_memory(setting: Setting, folder: Path) -> Iterator[Row]:
     """Train some steps of a base-size encoder: whole, by low-rank additions, and above frozen layers."""
     peaks = {f"{side} GiB": _measure_peak(side, setting.data, n_rows=400) / 1024 for side in _BASE_SIDES}
     yield Row(f"{BASE}, {N_FROZEN} layers frozen, GiB", peaks["frozen GiB"], 6, "", peaks, at_most=True)
-    yield Row(f"{BASE}, lora to whole, memory", peaks["lora GiB"] / peaks["whole GiB"], None, "x", {})
+    for side in ("lora", "qlora"):
+        yield Row(f"{BASE}, {side} to whole, memory", peaks[f"{side} GiB"] / peaks["whole GiB"], None, "x", {})
 
 
 def _measure_peak(side: str, data: str, *, n_rows: int) -> float:
@@ -55,8 +56,7 @@ def _train_some_steps(side: str, data: str, *, n_rows: int, folder: Path) -> Non
     rows, model = choose_rows(base.rows, range(n_rows)), build_pairs(base, freeze_layers=N_FROZEN * (side == "frozen"))
     if side == "frozen":
         rows = hold_states(model, rows, base.collator, batch_size=2 * BATCH_SIZE, precision=base.precision)
-    stage = LORA if side == "lora" else FULL
-    base.train_ours(model, rows, replace(stage, epochs=epochs), folder=folder)
+    base.train_ours(model, rows, replace(_BASE_SIDES[side], epochs=epochs), folder=folder)
 
 
 def _read_peak() -> float:

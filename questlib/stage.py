@@ -64,6 +64,7 @@ class LoraStage(Stage):
     kind: ClassVar[str] = "lora"
     rank: int = between(1, 1024, 16)  # of an addition
     alpha: int = between(1, 100_000, 32)  # additions are scaled by alpha / rank
+    quantize: bool = False  # round the matrices to 4 bits for it (QLoRA, arXiv 2305.14314); they stay as rounded
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -47,7 +47,12 @@ def list_options() -> Iterator[dict[str, Any]]:
             yield from ({each.name: value} for value in values if value != USUAL.get(each.name, each.default))
     for each in fields(Stage):
         yield from ({"stages": {each.name: value}} for value in each.metadata.get("known", []) if value != each.default)
-    yield from ({"stages": {"kind": kind, "trainable": [part]}} for kind, part in OF_KIND.items())
+    for kind, part in OF_KIND.items():
+        of_kind = {"kind": kind, "trainable": [part]}
+        yield {"stages": of_kind}
+        for each in fields(STAGE_RECIPES[kind]):
+            if isinstance(each.default, bool):
+                yield {"stages": of_kind | {each.name: not each.default}}
     yield from ({name: value} for name, value in NUMBERS.items() if name != "stages")
     yield {"freeze_layers": 2}  # all that the toy has
     yield from ({"stages": {name: value}} for name, value in NUMBERS["stages"].items())

@@ -62,6 +62,7 @@ def test_what_needs_layers_is_refused_of_a_body_that_has_one_used_again_and_agai
         ("bitsandbytes", {"settings": TrainingSettings(optimizer="adamw_8bit")}, "questlib[eight-bit]"),
         ("tensorboard", {"settings": TrainingSettings(use_tensorboard=True)}, "tensorboard"),
         ("peft", {"stages": (LORA,)}, "questlib[lora]"),
+        ("bitsandbytes", {"stages": (replace(LORA, quantize=True),)}, "questlib[eight-bit]"),
     ],
     ids=lambda each: each if isinstance(each, str) else "",
 )

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from questlib.marks import check_finished, finished_whole
 from questlib.run_folder import read_json, told_when_full, write_json
+from questlib.training.four_bits import unpacked
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,8 @@ def _lay_apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     """Give all that a model holds, each tensor once."""
-    return {name: each.detach() for name, each in (*model.named_parameters(), *model.named_buffers())}
+    own = {name: each.detach() for name, each in (*model.named_parameters(), *model.named_buffers())}
+    return own | unpacked(model)
 
 
 def put_tensors(model: nn.Module, tensors: Mapping[str, Tensor]) -> None:

@@ -1,8 +1,9 @@
-"""Low-rank additions to the body's matrices, by peft: trained, then merged, so that no one sees them."""
+"""Low-rank additions to the body's matrices, whole or in 4 bits, by peft: trained, then merged: no one sees them."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 from torch import nn
 from transformers import set_seed
@@ -12,7 +13,9 @@ from questlib.checks import refuse_missing
 from questlib.model.quest import QuestModel
 from questlib.stage import LoraStage, Stage
 from questlib.training.checkpoint import is_added
+from questlib.training.four_bits import FourBitLinear
 from questlib.training.kinds.fine_tune import FineTune
+from questlib.training.trainer import QuestTrainer
 
 
 class Lora(FineTune):
@@ -21,8 +24,11 @@ class Lora(FineTune):
     @classmethod
     def check(cls, model: QuestModel, stage: Stage, collator: PassCollator) -> None:
         """Refuse it where peft is missing, a pattern matches nothing, or all layers are frozen."""
+        assert isinstance(stage, LoraStage)
         super().check(model, stage, collator)
         refuse_missing("peft", what="a lora stage", install="questlib[lora]")
+        if stage.quantize:
+            refuse_missing("bitsandbytes", what="a lora stage that quantizes", install="questlib[eight-bit]")
 
     @classmethod
     def learns(cls, model: QuestModel, stage: Stage) -> bool:
@@ -36,26 +42,44 @@ class Lora(FineTune):
 
         job, stage = self.job, self.job.stage
         assert isinstance(stage, LoraStage)
+        body, best = job.model.body, job.best
         matrices = list(_learning_matrices(job.model))
+        score = best.best_score
         config = LoraConfig(r=stage.rank, lora_alpha=stage.alpha, target_modules=matrices)
         set_seed(job.settings.seed + job.number)  # of the additions: the same where a training goes on with this stage
         with _without_torchao():
-            additions = LoraModel(job.model.body, config, "default")
+            additions = LoraModel(body, config, "default")
         records = super().train()
-        job.best.restore(job.model)
+        best.restore(job.model)
+        for name in matrices:
+            wrapped = body.get_submodule(name)
+            if isinstance(wrapped.base_layer, FourBitLinear):
+                wrapped.base_layer = wrapped.base_layer.to_linear()
         additions.merge_and_unload()
-        vars(job.model.body).pop("peft_config", None)  # some versions leave it there
-        self._keep_merged([f"body.{name}.weight" for name in matrices])
+        vars(body).pop("peft_config", None)  # some versions leave it there
+        self._keep_merged([f"body.{name}.weight" for name in matrices], has_gained=best.best_score > score)
         return records
 
-    def _keep_merged(self, names: list[str]) -> None:
+    def _build_trainer(self, **options: Any) -> QuestTrainer:  # noqa: ANN401  as the trainer's
+        stage, best = self.job.stage, self.job.best
+        assert isinstance(stage, LoraStage)
+        for name, wrapped in list(self.job.model.named_modules()) if stage.quantize else ():
+            layer = getattr(wrapped, "base_layer", None)
+            if isinstance(layer, nn.Linear):
+                if best.weights:  # what it is by now is part of the best so far
+                    best.weights.setdefault(f"{name}.weight", layer.weight.detach().to("cpu", copy=True))
+                wrapped.base_layer = FourBitLinear(layer)
+        return super()._build_trainer(**options)
+
+    def _keep_merged(self, names: Sequence[str], *, has_gained: bool) -> None:
         # The best weights are known by what they are called without additions.
         best, weights = self.job.best, dict(self.job.model.named_parameters())
         for name in names:
             weights[name].requires_grad_(True)  # these learned, whatever was added to them
         if best.weights:
             plain = {name: weight for name, weight in best.weights.items() if not is_added(name)}
-            best.weights = plain | {name: weights[name].detach().to("cpu", copy=True) for name in names}
+            merged = {name: weights[name].detach().to("cpu", copy=True) for name in names}
+            best.weights = plain | merged if has_gained else merged | plain
 
 
 def _learning_matrices(model: QuestModel) -> Iterator[str]:
