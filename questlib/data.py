@@ -148,16 +148,17 @@ def _fill(values: pd.Series, stated: str) -> pd.Series:
 
 
 def question_of(frame: pd.DataFrame) -> npt.NDArray:
-    """Name the question of each row by a string: its url or, where that is null, what tells its title and body.
+    """Name the question of each row by a string: its url or, where that is null or blank, what its title and body tell.
 
     That is the url of another row that has both, or a hash of them.
 
     Raises:
         TypeError: If the frame is none.
-        ValueError: If there is no url, or one is null and there is no title or body to tell the question by.
+        ValueError: If there is no url, or a row has none and there is no title or body to tell the question by.
     """
     refuse_missing(frame, columns=(QUESTION,))
     questions = frame[QUESTION].astype(object)
+    questions = questions.mask(questions.astype(str).str.strip() == "")  # which would make one question of many
     if questions.isna().any():
         if not {"question_title", "question_body"} <= set(frame.columns):
             raise ValueError(

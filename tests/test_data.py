@@ -289,8 +289,9 @@ def test_question_is_the_url_or_else_title_and_body(toy_frame: pd.DataFrame) -> 
     assert question_of(toy_frame.assign(question_body="long " * 10_000)).dtype.itemsize < 1_000
 
 
-def test_question_of_some_rows_may_have_no_url(toy_frame: pd.DataFrame) -> None:
-    toy_frame.loc[[3, 4, 11], QUESTION] = None  # two answers to one question, and one to another
+@pytest.mark.parametrize("nothing", [None, math.nan, "", " \n"])
+def test_question_of_some_rows_may_have_no_url(toy_frame: pd.DataFrame, nothing: object) -> None:
+    toy_frame.loc[[3, 4, 11], QUESTION] = nothing  # two answers to one question, and one to another
     questions = question_of(toy_frame)
     assert questions[3] == questions[4] != questions[11]
     others = toy_frame[QUESTION].drop([3, 4, 11])
