@@ -93,8 +93,9 @@ sweep: install  ## Run many trials: SWEEP=sweeps/name.yaml DATA=folder WORKERS=n
 sweep-report: install  ## Report on a sweep: SWEEP=sweeps/name.yaml DATA=folder STORAGE=url OUT=folder, or on runs: RUNS='runs/*'
 	$(VENV)/python -m questlib.sweeps report $(if $(RUNS),$(NAMED_DATA) --runs $(RUNS),$(SWEPT_TABLES) --sweep '$(SWEEP)') $(SWEPT)
 
-ablation: install  ## Train with one change at a time, and write bench/ablation.md: DATA=folder (an hour on 2 cores; goes on where it was)
+ablation: install  ## Train with one change at a time, and write bench/ablation.md: DATA=folder (two hours on 2 cores; goes on where it was)
 	$(if $(NAMED_DATA),,$(error DATA must be named, however: it is not, and the sample's numbers would stand in bench/ablation.md; make ablation DATA=folder))
+	$(VENV)/python -m questlib.encoder_parts --of cpu
 	$(VENV)/python -m questlib.sweeps run sweeps/ablation.yaml --data '$(DATA)'
 	$(VENV)/python -m questlib.sweeps report --sweep sweeps/ablation.yaml --data '$(DATA)'
 	$(VENV)/python bench/ablation.py runs/sweeps/ablation --data '$(DATA)' > bench/ablation.md

@@ -24,7 +24,7 @@ _HEAD = """# One change at a time
 `make ablation DATA=folder`, {date}, {cores} cores of {cpu}, seeds {seeds}; seconds are of a whole run, which
 other work may have shared the machine with. `sweeps/ablation.yaml` says what all runs have in common. Means of 29
 targets, one row per question, on questions that nothing was fitted on: the transformer alone, and blended with the
-lexical model and tied. The gain is that of the last, paired by question and seed, with its standard error; below two of
+other members and tied. The gain is that of the last, paired by question and seed, with its standard error; below two of
 these it may be luck.
 
 | change | transformer | submitted | gain | seconds |
