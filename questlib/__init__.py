@@ -10,7 +10,7 @@ import logging
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-# transformers imports it where peft is at hand, and it then misses kernels for 4 bits, which nothing here uses.
+# transformers imports it where peft is at hand; it then misses kernels that predict in 4 bits, as nothing here does.
 logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
 
 if TYPE_CHECKING:
