@@ -57,8 +57,8 @@ class Stage(Checked):
 class LoraStage(Stage):
     """Training of low-rank additions to the body's matrices (arXiv 2106.09685), merged into them when it ends.
 
-    Gradients and what the optimiser remembers are those of the additions alone; what is kept for going backward, most of
-    the memory, stays. `trainable` names what of the head learns beside the additions.
+    Gradients and what the optimiser remembers are those of the additions alone; what is kept for going backward stays,
+    and is most of the memory. `trainable` names what of the head learns beside the additions.
     """
 
     kind: ClassVar[str] = "lora"
