@@ -61,15 +61,19 @@ class Lora(FineTune):
         return records
 
     def _build_trainer(self, **options: Any) -> QuestTrainer:  # noqa: ANN401  as the trainer's
-        stage, best = self.job.stage, self.job.best
-        assert isinstance(stage, LoraStage)
-        for name, wrapped in list(self.job.model.named_modules()) if stage.quantize else ():
+        assert isinstance(self.job.stage, LoraStage)
+        if self.job.stage.quantize:  # no sooner: where there is no time for the stage, matrices stay as they are
+            self._quantize()
+        return super()._build_trainer(**options)
+
+    def _quantize(self) -> None:
+        best = self.job.best.weights
+        for name, wrapped in list(self.job.model.named_modules()):
             layer = getattr(wrapped, "base_layer", None)
             if isinstance(layer, nn.Linear):
-                if best.weights:  # what it is by now is part of the best so far
-                    best.weights.setdefault(f"{name}.weight", layer.weight.detach().to("cpu", copy=True))
+                if best:  # what it is by now is part of the best so far
+                    best.setdefault(f"{name}.weight", layer.weight.detach().to("cpu", copy=True))
                 wrapped.base_layer = FourBitLinear(layer)
-        return super()._build_trainer(**options)
 
     def _keep_merged(self, names: Sequence[str], *, has_gained: bool) -> None:
         # The best weights are known by what they are called without additions.
