@@ -9,7 +9,6 @@ overrides the seed for one member, whatever is said for all, `target_weights.ans
 import ast
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from copy import deepcopy
 from dataclasses import fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -61,7 +60,7 @@ def read_given(source: str, declared: Mapping[str, Any]) -> dict[str, Any]:
         if not way:
             given[name] = value
             continue
-        place = given.setdefault(name, deepcopy(declared[name]))
+        place = given.setdefault(name, _copy(declared[name]))
         for key in way[:-1]:
             place = place[key]
         place[way[-1]] = value
@@ -106,7 +105,7 @@ def override(defaults: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[s
 
     A name that is unknown or leads nowhere is refused with the nearest, and a value of another kind than the default.
     """
-    values, asked = deepcopy(dict(defaults)), dict[str, Any]()
+    values, asked = _copy(dict(defaults)), dict[str, Any]()
     for change in changes:
         _refuse_unknown_names(change, values | {name: each for name, each in asked.items() if name in values})
         # What is given whole leaves nothing of what reached into it before.
@@ -131,10 +130,17 @@ def override(defaults: Mapping[str, Any], *changes: Mapping[str, Any]) -> dict[s
                 )
                 raise ValueError(told) from error
         else:
-            values[first] = deepcopy(asked[name])
+            values[first] = _copy(asked[name])
     for name, value in values.items():
         _refuse_other_kind(name, value, kind=type(defaults[name]))
     return values
+
+
+def _copy(value: Any) -> Any:  # noqa: ANN401  whatever a parameter holds
+    # What stands in two places, as by an anchor of YAML, becomes two: a change of one would reach the other.
+    if isinstance(value, dict):
+        return {name: _copy(each) for name, each in value.items()}
+    return [_copy(each) for each in value] if isinstance(value, list) else value
 
 
 def _lies_in(name: str, whole: str) -> bool:
@@ -215,7 +221,7 @@ def _reach(place: Any, way: list[str], value: Any, *, whole: str, general: Mappi
         raise ValueError(f"{whole} must lead into a list or a mapping, however {first!r} stands in {place!r}")
     elif rest:
         # A member that has no stages of its own gets a copy of those that all have.
-        inner = place.setdefault(first, deepcopy(general.get(first, {})))
+        inner = place.setdefault(first, _copy(general.get(first, {})))
         _reach(inner, rest, value, whole=whole, general=general)
     else:
-        place[first] = deepcopy(value)
+        place[first] = _copy(value)

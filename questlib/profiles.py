@@ -1,5 +1,6 @@
 """What people write of parameters: profiles in YAML, and single values on the command line, read the same way."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -56,7 +57,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """Read a YAML file that maps names to values."""
     try:
         content = yaml.load(path.read_text(encoding="utf-8"), _Loader) or {}  # a safe loader, as its base is
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        json.dumps(content, skipkeys=True, default=str)  # refuses what holds itself, as an anchor can
+    except (yaml.YAMLError, ValueError) as error:
         raise ValueError(f"{path} must be YAML in UTF-8, however: {error}") from error
     if not isinstance(content, dict) or not all(isinstance(name, str) for name in content):
         raise ValueError(f"{path} must map names of parameters to values, however: {content!r:.200}")

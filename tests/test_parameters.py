@@ -118,6 +118,29 @@ def test_a_member_keeps_its_own_stages_apart_from_the_general_ones() -> None:
     assert [stage["epochs"] for stage in values["members"][0]["stages"]] == [8, 2, 8]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["members.first.stages.full.epochs", "members.first.stages.full.learning_rate", "members.first.weights.spam"],
+)
+def test_what_an_anchor_puts_in_two_places_is_changed_in_the_one_that_is_named(name: str, tmp_path: Path) -> None:
+    text = """
+members:
+  - {name: first, kind: transformer, stages: &stages [{name: full, epochs: 1}], weights: &weights {spam: 1}}
+  - {name: second, kind: transformer, stages: *stages, weights: *weights}
+"""
+    (tmp_path / "anchored.yaml").write_text(text)
+    profile = read_profile(tmp_path, "anchored")
+    first, second = override(DEFAULTS, profile, {name: 9})["members"]
+    assert first != {**second, "name": "first"}
+    assert second == profile["members"][1]
+    assert second == {
+        "name": "second",
+        "kind": "transformer",
+        "stages": [{"name": "full", "epochs": 1}],
+        "weights": {"spam": 1},
+    }
+
+
 def test_later_changes_win_and_a_whole_list_comes_before_what_reaches_into_it() -> None:
     whole = [{"name": "only", "epochs": 1}]
     assert override(DEFAULTS, {"stages.only.epochs": 5, "stages": whole})["stages"] == [{"name": "only", "epochs": 5}]

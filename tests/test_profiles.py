@@ -80,6 +80,7 @@ def test_profile_that_is_unknown_is_refused_with_the_nearest() -> None:
         ("- folds\n- 3\n", r"few.yaml must map names of parameters to values, however: \['folds', 3\]"),
         ("folds: 3\n1: 2\n", r"few.yaml must map names of parameters to values, however: \{'folds': 3, 1: 2\}"),
         ("folds: [3\n", "few.yaml must be YAML in UTF-8, however"),
+        ("members: &all [*all]\n", "few.yaml must be YAML in UTF-8, however: Circular reference detected"),
         ("data: caf\xe9\n", "few.yaml must be YAML in UTF-8, however: 'utf-8' codec can't decode byte 0xe9"),
     ],
 )
